@@ -1,0 +1,1 @@
+"""The tests of txmsg; the folders mirror the package's."""
