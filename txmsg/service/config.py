@@ -1,0 +1,296 @@
+"""The configuration of the consumer service: option before environment before file before default.
+
+Pure: reads the files it is told to and returns a frozen :class:`ConsumerConfig`, or raises one
+:class:`~txmsg.service.settings.SettingError` that says what to change.  Invariants: a credential is
+never required on the command line, never appears in a message or a repr, and the user and password of a
+URL that was overridden are never sent to the URL that overrode it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from txmsg.amqp.secret import Secret
+from txmsg.errors import clip
+from txmsg.service.exit_codes import ExitCode
+from txmsg.service.settings import SETTINGS, SETTINGS_BY_NAME, UNLIMITED, Setting, SettingError
+
+__all__ = ["ConsumerConfig", "load_config", "nearest_name"]
+
+#: Where the broker is when nobody says.
+DEFAULT_URL = "amqp://localhost"
+
+#: A password file longer than this many bytes is surely not one.
+_PASSWORD_FILE_LIMIT = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerConfig:
+    """What the service is to do; see docs/consumer-service.md for each key.
+
+    queue, handler: required.  url: with its user and password taken out.  username, password: both or
+    none.  paths: absolute or relative to the current directory.  prefetch: 0 means unlimited.  times in
+    seconds.  warnings: lines to log at start.
+    """
+
+    queue: str
+    handler: str
+    url: str = field(default=DEFAULT_URL, repr=False)
+    username: str | None = None
+    password: Secret | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    heartbeat: int | None = None
+    connection_name: str | None = None
+    declare: bool = False
+    durable: bool = True
+    auto_delete: bool = False
+    queue_arguments: Mapping[str, Any] = field(default_factory=dict)
+    bind: tuple[tuple[str, str], ...] = ()
+    prefetch: int = 20
+    concurrency: int = 1
+    consumer_tag: str = ""
+    exclusive: bool = False
+    threads: int = 0
+    on_failure: str = "requeue_once"
+    requeue_delay: float = 1.0
+    drain: float = 30.0
+    warnings: tuple[str, ...] = ()
+
+
+class _Given(NamedTuple):
+    """One value and where it came from; the source with the higher rank wins."""
+
+    value: Any
+    rank: int
+    label: str
+
+
+_FILE, _ENVIRONMENT, _OPTION = 1, 2, 3
+
+
+def nearest_name(name: str, known: list[str]) -> str:
+    """A hint for an unknown name: the nearest known one, or all of them when none is near."""
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known are: {', '.join(sorted(known))}"
+
+
+def _refuse(label: str, problem: object, rank: int) -> SettingError:
+    code = ExitCode.USAGE if rank == _OPTION else ExitCode.CONFIGURATION
+    return SettingError(f"{label}: {problem}", code)
+
+
+def _read_options(options: Mapping[str, Any], given: dict[str, _Given]) -> None:
+    """`options` maps setting names to text, to a list of texts, or to a bool for flags."""
+    for setting in SETTINGS:
+        value = options.get(setting.name)
+        if value is None:
+            continue
+        label = f"option --{setting.option}"
+        try:
+            if isinstance(value, bool):
+                parsed: Any = setting.kind.check(value)
+            elif setting.is_list:
+                items = tuple(setting.kind.from_text(text) for text in value)
+                parsed = dict(items) if setting.name == "queue_arguments" else items
+            else:
+                parsed = setting.kind.from_text(value)
+        except ValueError as error:
+            raise _refuse(label, error, _OPTION) from None
+        if setting.is_path:
+            parsed = os.path.abspath(parsed)
+        given[setting.name] = _Given(parsed, _OPTION, label)
+
+
+def _read_environment(environ: Mapping[str, str], given: dict[str, _Given]) -> None:
+    for setting in SETTINGS:
+        text = environ.get(setting.environment) if setting.environment else None
+        # An empty variable is how a shell or a unit file unsets one; only the password may be empty.
+        if text is None or (not text and setting.name != "password"):
+            continue
+        label = f"environment variable {setting.environment}"
+        value = os.path.abspath(text) if setting.is_path else text
+        _keep(given, setting.name, _Given(value, _ENVIRONMENT, label))
+
+
+def _read_file(path: str, given: dict[str, _Given]) -> None:
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise SettingError(f"option --config: cannot read {path!r}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # tomllib's texts give line and column and at most the one offending character.
+        raise SettingError(f"{path} is not valid TOML: {clip(str(error))}") from None
+    except RecursionError:
+        raise SettingError(f"{path} is nested too deeply") from None
+    for name, value in document.items():
+        setting = SETTINGS_BY_NAME.get(name)
+        if setting is None:
+            hint = nearest_name(name.replace("-", "_"), list(SETTINGS_BY_NAME))
+            raise SettingError(f"unknown key {clip(name)!r} in {path}; {hint}")
+        label = f"key {name!r} in {path}"
+        try:
+            parsed = setting.kind.check(value)
+        except ValueError as error:
+            raise _refuse(label, error, _FILE) from None
+        if setting.is_path:
+            parsed = str(Path(path).absolute().parent / parsed)
+        _keep(given, name, _Given(parsed, _FILE, label))
+
+
+def _keep(given: dict[str, _Given], name: str, candidate: _Given) -> None:
+    if name not in given or given[name].rank < candidate.rank:
+        given[name] = candidate
+
+
+def _readable_by_others(path: str) -> bool:
+    return bool(os.stat(path).st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _read_password_file(source: _Given, warnings: list[str]) -> str:
+    path = source.value
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_PASSWORD_FILE_LIMIT + 1)
+        if _readable_by_others(path):
+            warnings.append(f"password file {path} can be read by others: chmod 600 it")
+    except OSError as error:
+        raise _refuse(source.label, f"cannot read {path!r}: {error.strerror}", source.rank) from None
+    line = content.split(b"\n", 1)[0].rstrip(b"\r")
+    if not line or len(content) > _PASSWORD_FILE_LIMIT:
+        raise _refuse(source.label, f"{path!r} does not begin with a line that is a password", source.rank)
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _refuse(source.label, f"the password in {path!r} is not valid UTF-8", source.rank) from None
+
+
+def _split_url(url: _Given) -> tuple[str, str | None, str | None]:
+    """The URL without its user information, the user name and the password, None where absent."""
+    try:
+        parts = urlsplit(url.value)
+        information, at, host = parts.netloc.rpartition("@")
+    except ValueError:
+        raise _refuse(url.label, "is not a URL; it must look like amqp://host:5672/vhost", url.rank) from None
+    if not at:
+        return url.value, None, None
+    username, colon, password = information.partition(":")
+    bare = parts._replace(netloc=host).geturl()
+    return bare, unquote(username), unquote(password) if colon else None
+
+
+def _pick(*candidates: _Given | None) -> _Given | None:
+    """The candidate of the highest rank; among equals the first named."""
+    best: _Given | None = None
+    for candidate in candidates:
+        if candidate is not None and (best is None or candidate.rank > best.rank):
+            best = candidate
+    return best
+
+
+def _credentials(
+    given: dict[str, _Given], warnings: list[str], config_path: str | None
+) -> tuple[str, str | None, Secret | None]:
+    url = given.get("url", _Given(DEFAULT_URL, 0, "the default URL"))
+    bare, url_user, url_password = _split_url(url)
+    if url_password and url.rank == _OPTION:
+        warnings.append("the password in --url can be seen in the list of processes: use TXMSG_PASSWORD_FILE instead")
+    stored, file = given.get("password"), given.get("password_file")
+    if stored and file and stored.rank == file.rank:
+        raise _refuse(stored.label, f"give this or {file.label}, not both", stored.rank)
+    in_url = None if url_password is None else url._replace(value=url_password)
+    user = _pick(given.get("username"), None if not url_user else url._replace(value=url_user))
+    password = _pick(stored, file, in_url)
+    in_config = any(item is not None and item.rank == _FILE for item in (stored, in_url))
+    if config_path and in_config and _readable_by_others(config_path):
+        warnings.append(f"{config_path} holds a password and can be read by others: chmod 600 it")
+    if user is None and password is None:
+        return bare, None, None
+    if user is None:
+        assert password is not None
+        raise _refuse(password.label, "a password without a user name: set username too", password.rank)
+    if password is None:
+        raise _refuse(
+            user.label,
+            "a user name without a password: set TXMSG_PASSWORD, TXMSG_PASSWORD_FILE or password_file",
+            user.rank,
+        )
+    secret = _read_password_file(password, warnings) if password is file else password.value
+    return bare, user.value, Secret(secret)
+
+
+def _required(given: dict[str, _Given], setting: Setting) -> str:
+    if setting.name not in given:
+        raise SettingError(
+            f"--{setting.option} is required (or {setting.name!r} in a file given with --config)", ExitCode.USAGE
+        )
+    return str(given[setting.name].value)
+
+
+def load_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerConfig:
+    """The configuration for `options` (setting names and "config", as text) and the environment.
+
+    Raises :class:`SettingError`.
+    """
+    given: dict[str, _Given] = {}
+    warnings: list[str] = []
+    _read_options(options, given)
+    _read_environment(environ, given)
+    config_path = options.get("config")
+    if config_path is not None:
+        _read_file(config_path, given)
+    queue = _required(given, SETTINGS_BY_NAME["queue"])
+    handler = _required(given, SETTINGS_BY_NAME["handler"])
+    url, username, password = _credentials(given, warnings, config_path)
+    credential_names = {"url", "username", "password", "password_file", "queue", "handler"}
+    plain = {name: item.value for name, item in given.items() if name not in credential_names}
+    _check_together(given)
+    threads = plain.get("threads", 0)
+    concurrency = plain.setdefault("concurrency", threads or 1)
+    prefetch = plain.get("prefetch", max(20, 2 * concurrency))
+    plain["prefetch"] = 0 if prefetch == UNLIMITED else min(prefetch, 65535)
+    if 0 < plain["prefetch"] < concurrency:
+        warnings.append(f"prefetch {prefetch} is below concurrency {concurrency}: only {prefetch} handlers can be busy")
+    return ConsumerConfig(
+        queue=queue,
+        handler=handler,
+        url=url,
+        username=username,
+        password=password,
+        warnings=tuple(warnings),
+        **plain,
+    )
+
+
+def _check_together(given: dict[str, _Given]) -> None:
+    """Settings that make sense only together."""
+    cert, key = given.get("tls_cert"), given.get("tls_key")
+    if key is not None and cert is None:
+        raise _refuse(key.label, "a key without a certificate: set tls_cert too", key.rank)
+    url = given["url"].value if "url" in given else DEFAULT_URL
+    if url.lower().startswith("amqp:"):
+        for name in ("tls_ca", "tls_cert"):
+            if name in given:
+                raise _refuse(given[name].label, "needs a URL that begins with amqps://", given[name].rank)
+    threads, concurrency = given.get("threads"), given.get("concurrency")
+    if threads is not None and concurrency is not None and 0 < threads.value < concurrency.value:
+        raise _refuse(
+            concurrency.label,
+            f"must not be above the number of threads ({threads.value}), each of which runs one handler",
+            concurrency.rank,
+        )
+    for name in ("durable", "auto_delete", "queue_arguments"):
+        if name in given and not ("declare" in given and given["declare"].value):
+            raise _refuse(given[name].label, "has no effect without declare", given[name].rank)

@@ -1,0 +1,330 @@
+"""From a delivery to its settlement: order, concurrency, results.
+
+Promises kept here (see docs/consumer-service.md): handlers start in delivery order and at most
+`concurrency` of them run (R24); a message is acked only after its handler succeeded (R22); a failing one
+follows the policy and never goes round in a hot loop (R26); a delivery whose properties cannot be decoded
+is rejected without a handler seeing it (R20); a result that comes after the channel has gone harms
+nobody (R23).  Nothing that a sender wrote but the message id, and no body, is logged.
+
+Deliveries that no handler has begun wait here; their number is bounded by the prefetch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmsg.amqp import BasicProperties, Delivery
+from txmsg.amqp.secret import REDACTED, Secret
+from txmsg.errors import SettlementError, clip
+from txmsg.service.handler import HandlerRunner
+from txmsg.service.policy import FailurePolicy, Settlement, Verdict
+
+__all__ = ["Counts", "HandlerDispatch"]
+
+#: Seconds that handlers which finish at once may run before the reactor gets a turn: signals, heartbeats.
+TURN = 0.02
+
+#: A traceback that is longer is cut in the middle.
+TRACEBACK_LIMIT = 20_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the deliveries.
+
+    handled: handler succeeded.  failed: it raised.  requeued, rejected: settled so, for whatever reason.
+    undecodable: rejected because the properties could not be read.
+    """
+
+    handled: int = 0
+    failed: int = 0
+    requeued: int = 0
+    rejected: int = 0
+    undecodable: int = 0
+
+
+class _Work:
+    """One delivery that is with a handler, or held for its delayed requeue."""
+
+    __slots__ = ("delivery", "result", "timer")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.result: Deferred[Any] | None = None
+        self.timer: Any = None
+
+
+class HandlerDispatch:
+    """Feeds deliveries to the handler, in order and bounded, and settles them by its results.
+
+    runner: runs the handler.  policy: judges failures.  concurrency: handlers at once.  clock: an
+    IReactorTime.  queue: the queue's name, for log lines.  on_halt: called with an exit code and a reason
+    when a handler wants the service to end.  secrets: texts that must not appear in a logged traceback.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        runner: HandlerRunner,
+        policy: FailurePolicy,
+        *,
+        concurrency: int,
+        clock: Any,
+        queue: str,
+        on_halt: Callable[[int, str], None],
+        secrets: Iterable[Secret] = (),
+    ) -> None:
+        self.counts = Counts()
+        self._runner = runner
+        self._policy = policy
+        self._concurrency = concurrency
+        self._clock = clock
+        self._queue = queue
+        self._on_halt = on_halt
+        self._secrets = tuple(secret for secret in secrets if secret)
+        self._waiting: deque[Delivery] = deque()
+        self._running: set[_Work] = set()
+        self._held: set[_Work] = set()
+        self._next_turn: Any = None
+        self._is_pumping = False
+        self._is_stopped = False
+        self._is_abandoned = False
+        self._idle: list[Deferred[bool]] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"<HandlerDispatch queue={self._queue!r} running={len(self._running)}/{self._concurrency} "
+            f"waiting={len(self._waiting)} held={len(self._held)}{' stopped' if self._is_stopped else ''}>"
+        )
+
+    @property
+    def running(self) -> int:
+        """The number of handlers at work."""
+        return len(self._running)
+
+    def offer(self, delivery: Delivery) -> None:
+        """Take a delivery; its handler starts now or when those before it allow."""
+        if self._is_stopped:
+            return  # Unsettled: the broker gives it to somebody else when the channel closes.
+        self._waiting.append(delivery)
+        self._pump()
+
+    def stop_intake(self) -> int:
+        """Start no handler any more, and hand held messages back now.
+
+        Deliveries that no handler has begun stay unsettled, so that closing the channel returns them;
+        their number is the result.
+        """
+        self._is_stopped = True
+        dropped = len(self._waiting)
+        self._waiting.clear()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
+        for work in list(self._held):
+            work.timer.cancel()
+            self._release(work)
+        self._check_idle()
+        return dropped
+
+    def when_idle(self) -> Deferred[bool]:
+        """A Deferred that fires when no handler runs: True, or False if abandon() cut it short."""
+        waiter: Deferred[bool] = Deferred(self._idle.remove)
+        self._idle.append(waiter)
+        self._check_idle()
+        return waiter
+
+    def abandon(self) -> None:
+        """Wait no longer: late results settle nothing.  The deliveries go back when the channel closes."""
+        self._is_abandoned = True
+        self.stop_intake()
+        self._check_idle()
+
+    def cancel_running(self) -> None:
+        """Cancel the Deferreds of the handlers at work; call it when the channel is closed."""
+        for work in list(self._running):
+            if work.result is not None:
+                work.result.cancel()
+
+    # -- running --------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        end_of_turn = self._clock.seconds() + TURN
+        try:
+            while self._waiting and len(self._running) < self._concurrency:
+                if self._clock.seconds() >= end_of_turn:
+                    if self._next_turn is None:
+                        self._next_turn = self._clock.callLater(0, self._pump_again)
+                    return
+                self._begin(self._waiting.popleft())
+        finally:
+            self._is_pumping = False
+
+    def _pump_again(self) -> None:
+        self._next_turn = None
+        self._pump()
+
+    def _begin(self, delivery: Delivery) -> None:
+        if not isinstance(delivery.properties, BasicProperties):
+            self._undecodable(delivery, delivery.properties.error)
+            return
+        work = _Work(delivery)
+        self._running.add(work)
+        try:
+            result = self._runner.run(delivery)
+        except BaseException:
+            self._failed(Failure(), work)
+            return
+        if result is None:
+            self._succeeded(None, work)
+            return
+        work.result = result
+        result.addCallbacks(self._succeeded, self._failed, callbackArgs=(work,), errbackArgs=(work,))
+
+    def _succeeded(self, _result: object, work: _Work) -> None:
+        self.counts.handled += 1
+        self._settle(work, Settlement.ACK)
+        self._end(work)
+
+    def _failed(self, failure: Failure, work: _Work) -> None:
+        if self._is_abandoned:
+            self._log_late(work)
+            self._end(work)
+            return
+        delivery = work.delivery
+        error: BaseException = failure.value if failure.value is not None else RuntimeError("no exception")
+        verdict = self._policy.judge(error, redelivered=delivery.redelivered)
+        self._report(failure, verdict, delivery)
+        if verdict.settlement is Settlement.ACK:
+            self.counts.handled += 1
+        else:
+            self.counts.failed += 1
+        if verdict.delay > 0 and not self._is_stopped and verdict.halt_with is None:
+            self._running.discard(work)
+            self._held.add(work)
+            work.timer = self._clock.callLater(verdict.delay, self._release, work)
+            self._after_end()
+        else:
+            self._settle(work, verdict.settlement)
+            self._end(work)
+        if verdict.halt_with is not None:
+            self._on_halt(verdict.halt_with, verdict.reason)
+
+    def _release(self, work: _Work) -> None:
+        """The delay before a requeue is over."""
+        self._held.discard(work)
+        self._settle(work, Settlement.REQUEUE)
+
+    def _end(self, work: _Work) -> None:
+        self._running.discard(work)
+        self._after_end()
+
+    def _after_end(self) -> None:
+        if self._waiting:
+            self._pump()
+        elif self._idle:
+            self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self._is_abandoned or (self._is_stopped and not self._running):
+            waiters, self._idle = self._idle, []
+            for waiter in waiters:
+                waiter.callback(not self._running)
+
+    # -- settling -------------------------------------------------------------------------------------
+
+    def _settle(self, work: _Work, settlement: Settlement) -> None:
+        delivery = work.delivery
+        if self._is_abandoned:
+            self._log_late(work)
+            return
+        try:
+            if delivery.is_settled:
+                return  # The handler did it itself.
+            if settlement is Settlement.ACK:
+                delivery.ack()
+            elif settlement is Settlement.REQUEUE:
+                delivery.reject(requeue=True)
+                self.counts.requeued += 1
+            else:
+                delivery.reject(requeue=False)
+                self.counts.rejected += 1
+        except SettlementError as error:
+            self._log.info(
+                "message not settled, the broker will deliver it again: {error} ({what})",
+                error=str(error),
+                what=self._describe(delivery),
+            )
+
+    def _undecodable(self, delivery: Delivery, error: BaseException) -> None:
+        self.counts.undecodable += 1
+        self._log.error(
+            "message rejected, its properties cannot be decoded: {error} ({what})",
+            error=clip(str(error)),
+            what=self._describe(delivery),
+        )
+        self._settle(_Work(delivery), Settlement.REJECT)
+
+    # -- telling --------------------------------------------------------------------------------------
+
+    def _describe(self, delivery: Delivery) -> str:
+        message_id = getattr(delivery.properties, "message_id", None)
+        return (
+            f"message id {_name(message_id)}, queue {_name(self._queue)}, delivery tag {delivery.delivery_tag}, "
+            f"exchange {_name(delivery.exchange)}, routing key {_name(delivery.routing_key)}"
+        )
+
+    def _report(self, failure: Failure, verdict: Verdict, delivery: Delivery) -> None:
+        fate = {
+            Settlement.ACK: "message acked",
+            Settlement.REJECT: "message rejected",
+            Settlement.REQUEUE: "message requeued",
+        }[verdict.settlement]
+        what = self._describe(delivery)
+        if verdict.is_decision:
+            reason = clip(verdict.reason) or "no reason given"
+            self._log.warn("{fate} by the handler: {reason} ({what})", fate=fate, reason=reason, what=what)
+            return
+        again = f" in {verdict.delay:g} s" if verdict.delay > 0 else ""
+        self._log.error(
+            "handler failed, {fate}{again} ({what})\n{traceback}",
+            fate=fate,
+            again=again,
+            what=what,
+            # Text, not the Failure: an observer that prints local variables would print the body.
+            traceback=self._scrub(failure.getTraceback(), delivery.body),
+        )
+
+    def _scrub(self, text: str, body: bytes) -> str:
+        """Take our secrets, and the body where an exception quotes it whole, out of a traceback."""
+        for secret in self._secrets:
+            text = text.replace(secret.reveal(), REDACTED)
+        if 4 <= len(body) <= len(text):
+            content = bytes(body).decode("utf-8", "replace")
+            for quoted in (content, repr(bytes(body))[2:-1], repr(content)[1:-1]):
+                text = text.replace(quoted, "<body>")
+        if len(text) > TRACEBACK_LIMIT:
+            half = TRACEBACK_LIMIT // 2
+            text = f"{text[:half]}\n...\n{text[-half:]}"
+        return text
+
+    def _log_late(self, work: _Work) -> None:
+        self._log.info(
+            "handler ended after the deadline, the broker will deliver its message again ({what})",
+            what=self._describe(work.delivery),
+        )
+
+
+def _name(value: str | None) -> str:
+    return "none" if value is None else repr(clip(value, 80))

@@ -1,0 +1,226 @@
+"""The user's handler: how it is found, and how it is run.
+
+`package.module:callable` is imported once, before the service is daemonised, so that every mistake in it
+is one line on the terminal.  A handler takes one argument, the :class:`txmsg.amqp.Delivery`, and may be a
+function, return a Deferred, or be `async def`; these run in the reactor's thread.  With threads it is a
+blocking function, run in a pool of its own, and gets a :class:`ThreadDelivery`.  Invariant: whatever a
+handler does or raises comes out as a result or an exception of :meth:`HandlerRunner.run`, in the
+reactor's thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from txmsg.amqp import Delivery
+from txmsg.errors import ConfigurationError, clip
+from txmsg.service.config import nearest_name
+
+__all__ = [
+    "Handler",
+    "HandlerImportError",
+    "HandlerRunner",
+    "ReactorRunner",
+    "ThreadDelivery",
+    "ThreadRunner",
+    "check_threads",
+    "load_handler",
+]
+
+#: What a handler is: called with a delivery; a result that is a Deferred or coroutine is waited for.
+Handler = Callable[[Any], Any]
+
+
+class HandlerImportError(ConfigurationError):
+    """The handler named in the configuration cannot be imported, found or called."""
+
+
+def load_handler(name: str) -> Handler:
+    """The callable that `name`, "package.module:callable", stands for.
+
+    A class is called once without arguments, and the instance is the handler.  The current directory is
+    searched too, as with `python -m` (but not under `python -P`).  Raises HandlerImportError.
+    """
+    module_name, colon, path = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
+        raise HandlerImportError(f"handler {clip(name)!r} must look like package.module:callable")
+    target: Any = _import_module(module_name, name)
+    for attribute in path.split("."):
+        try:
+            target = getattr(target, attribute)
+        except AttributeError:
+            known = [n for n in dir(target) if not n.startswith("_")]
+            hint = f"; {nearest_name(attribute, known)}" if 0 < len(known) <= 100 else ""
+            raise HandlerImportError(f"handler {name!r}: {module_name} has no {attribute!r}{hint}") from None
+    if inspect.isclass(target):
+        target = _guarded(target, f"handler {name!r}: creating it raised")
+    if not callable(target):
+        raise HandlerImportError(f"handler {name!r} is not callable: it is a {type(target).__name__}")
+    handler: Handler = target
+    return handler
+
+
+def _import_module(module_name: str, name: str) -> Any:
+    here = os.getcwd()
+    if not sys.flags.safe_path and "" not in sys.path and here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return _guarded(lambda: importlib.import_module(module_name), f"handler {name!r}: importing it raised")
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        raise HandlerImportError(
+            f"handler {name!r}: there is no module {missing!r} (searched: {here} and the installed packages)"
+        ) from None
+
+
+def _guarded(call: Callable[[], Any], what: str) -> Any:
+    """Run foreign code at configuration time: whatever it raises becomes one line that says where."""
+    try:
+        return call()
+    except ModuleNotFoundError as error:
+        if error.name is not None and what.partition("'")[2].startswith((error.name + ".", error.name + ":")):
+            raise
+        failure: BaseException = error
+    except (Exception, SystemExit) as error:
+        failure = error
+    said = " ".join(traceback.format_exception_only(failure)[-1].split())
+    frames = traceback.extract_tb(failure.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    raise HandlerImportError(f"{what} {clip(said)}{where}") from None
+
+
+class HandlerRunner(Protocol):
+    """Runs the handler for one delivery."""
+
+    def start(self) -> None:
+        """Get ready; called once, in the reactor's thread."""
+
+    def run(self, delivery: Delivery) -> Deferred[Any] | None:
+        """Run the handler: None when it has finished, else a Deferred of its end.  May raise what it raises."""
+
+    def stop(self) -> None:
+        """Let go of what start() took; waits for nothing."""
+
+
+class ReactorRunner:
+    """Runs the handler in the reactor's thread."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def run(self, delivery: Delivery) -> Deferred[Any] | None:
+        """See HandlerRunner."""
+        result = self._handler(delivery)
+        if isinstance(result, Deferred):
+            return result
+        if inspect.iscoroutine(result):
+            return Deferred.fromCoroutine(result)
+        return None
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+
+class ThreadDelivery:
+    """A delivery as a handler in a thread sees it: the attributes of Delivery, with calls that cross over.
+
+    Everything may be read as from :class:`txmsg.amqp.Delivery`.  `ack`, `nack` and `reject` are done in
+    the reactor's thread, wait for it, and raise what they raise there.  Use `call_in_reactor` for the
+    rest of the client's API.
+    """
+
+    __slots__ = ("_delivery", "_reactor")
+
+    def __init__(self, delivery: Delivery, reactor: Any) -> None:
+        self._delivery = delivery
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._delivery, name)
+
+    def __repr__(self) -> str:
+        return f"<ThreadDelivery of {self._delivery!r}>"
+
+    def call_in_reactor(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `function` in the reactor's thread and wait for its result, or for its Deferred's.
+
+        For example `delivery.call_in_reactor(delivery.channel.basic_publish, "", "answers", b"42")`.
+        """
+        return blockingCallFromThread(self._reactor, function, *args, **kwargs)
+
+    def ack(self, multiple: bool = False) -> None:
+        """Acknowledge the delivery."""
+        self.call_in_reactor(self._delivery.ack, multiple)
+
+    def nack(self, requeue: bool = True, multiple: bool = False) -> None:
+        """Refuse the delivery, by default handing it back to the queue."""
+        self.call_in_reactor(self._delivery.nack, requeue, multiple)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Refuse the delivery, by default for good."""
+        self.call_in_reactor(self._delivery.reject, requeue)
+
+
+def _daemon_thread(*args: Any, **kwargs: Any) -> threading.Thread:
+    # A handler that never returns must not hold the process after the drain deadline.
+    return threading.Thread(*args, daemon=True, **kwargs)
+
+
+def check_threads(handler: Handler, threads: int) -> None:
+    """Refuse, with ConfigurationError, threads for an `async def` handler: that one belongs in the reactor."""
+    call = getattr(handler, "__call__", None)  # noqa: B004 - an instance whose __call__ is async def
+    if threads and (inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)):
+        raise ConfigurationError(f"threads is {threads}, but an async def handler runs in the reactor: set it to 0")
+
+
+class ThreadRunner:
+    """Runs a blocking handler in a pool of at most `threads` threads of its own."""
+
+    def __init__(self, handler: Handler, threads: int, reactor: Any) -> None:
+        check_threads(handler, threads)
+        self._handler = handler
+        self._reactor = reactor
+        self._pool = ThreadPool(0, threads, "txmsg-handler")
+        self._pool.threadFactory = _daemon_thread  # type: ignore[assignment,method-assign,misc]
+        self._busy = 0
+
+    def start(self) -> None:
+        """Open the pool; its threads are made as they are needed."""
+        self._pool.start()
+
+    def run(self, delivery: Delivery) -> Deferred[Any]:
+        """See HandlerRunner."""
+        self._busy += 1
+        done: Deferred[Any] = deferToThreadPool(self._reactor, self._pool, self._call, delivery)
+        return done.addBoth(self._finished)
+
+    def _call(self, delivery: Delivery) -> None:
+        result = self._handler(ThreadDelivery(delivery, self._reactor))
+        if inspect.iscoroutine(result):
+            result.close()
+        elif not isinstance(result, Deferred):
+            return
+        raise TypeError(f"a handler that runs in threads must not return a {type(result).__name__}")
+
+    def _finished(self, result: Any) -> Any:
+        self._busy -= 1
+        return result
+
+    def stop(self) -> None:
+        """Close the pool; threads that are still busy are left to the end of the process."""
+        if not self._busy:
+            self._pool.stop()

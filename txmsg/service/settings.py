@@ -1,0 +1,271 @@
+"""Every setting of the consumer service, once: name, kind, default, help.
+
+The command line, the TOML file, the checks and the documentation all follow this table.  Invariant: a
+value that is not of its setting's kind is refused with a line that names where it came from, what it
+must be and what it is; the value of a secret is never repeated.
+
+TOML: https://toml.io/en/v1.0.0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from txmsg.errors import ConfigurationError, clip
+from txmsg.service.exit_codes import ExitCode
+
+__all__ = [
+    "SETTINGS",
+    "SETTINGS_BY_NAME",
+    "UNLIMITED",
+    "Kind",
+    "Setting",
+    "SettingError",
+]
+
+#: What `prefetch` must say, by name, to have no limit.
+UNLIMITED = "unlimited"
+
+
+class SettingError(ConfigurationError):
+    """A setting that cannot be used; `exit_code` is 64 when it was typed on the command line, else 78."""
+
+    def __init__(self, message: str, exit_code: int = ExitCode.CONFIGURATION) -> None:
+        super().__init__(message)
+        self.exit_code = int(exit_code)
+
+
+class Kind(Protocol):
+    """How the values of a setting are read.  Both raise ValueError with a text that begins "must be"."""
+
+    def from_text(self, text: str) -> Any:
+        """The value for an option's or environment variable's text."""
+
+    def check(self, value: Any) -> Any:
+        """The value for what a TOML file holds."""
+
+
+def _type_name(value: object) -> str:
+    names = {str: "a string", bool: "a boolean", int: "an integer", float: "a float", list: "an array", dict: "a table"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A string; `choices` lists the allowed ones when not empty."""
+
+    choices: tuple[str, ...] = ()
+    may_be_empty: bool = False
+
+    def from_text(self, text: str) -> str:
+        return self.check(text)
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"must be a string, not {_type_name(value)}")
+        if not value and not self.may_be_empty:
+            raise ValueError("must not be empty")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"must be one of {', '.join(self.choices)}, not {clip(value, 40)!r}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """An integer, or with `whole=False` any finite number, from `minimum` to `maximum`; `word` is also allowed."""
+
+    minimum: float
+    maximum: float
+    whole: bool = True
+    word: str = ""
+
+    @property
+    def _expectation(self) -> str:
+        noun = "an integer" if self.whole else "a number"
+        alternative = f" or {self.word!r}" if self.word else ""
+        return f"must be {noun} from {self.minimum:g} to {self.maximum:g}{alternative}"
+
+    def from_text(self, text: str) -> int | float | str:
+        if self.word and text == self.word:
+            return text
+        try:
+            value: int | float = int(text) if self.whole else float(text)
+        except ValueError:
+            raise ValueError(f"{self._expectation}, not {clip(text, 40)!r}") from None
+        return self._in_range(value)
+
+    def check(self, value: Any) -> int | float | str:
+        if self.word and value == self.word:
+            return self.word
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            raise ValueError(f"{self._expectation}, not {_type_name(value)}")
+        return self._in_range(value)
+
+    def _in_range(self, value: int | float) -> int | float:
+        # Written so that NaN, which compares false with everything, is refused too.
+        if not self.minimum <= value <= self.maximum:
+            raise ValueError(f"{self._expectation}, not {value}")
+        return value if self.whole else float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    """true or false; on the command line `--name` and `--no-name`."""
+
+    def from_text(self, text: str) -> bool:
+        raise ValueError("must be given without a value")
+
+    def check(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {_type_name(value)}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Bindings:
+    """A list of EXCHANGE:KEY; the key may be empty and may hold colons, the exchange may not."""
+
+    def from_text(self, text: str) -> tuple[str, str]:
+        exchange, colon, key = text.partition(":")
+        if not exchange or not colon:
+            raise ValueError(f"must be EXCHANGE:KEY (the key may be empty), not {clip(text, 80)!r}")
+        return exchange, key
+
+    def check(self, value: Any) -> tuple[tuple[str, str], ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"must be an array of strings EXCHANGE:KEY, not {_type_name(value)}")
+        for item in value:
+            if not isinstance(item, str):
+                raise ValueError(f"must be an array of strings EXCHANGE:KEY, but one of them is {_type_name(item)}")
+        return tuple(self.from_text(item) for item in value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    """The table of optional arguments of queue.declare, such as x-dead-letter-exchange."""
+
+    def from_text(self, text: str) -> tuple[str, str | int | bool]:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ValueError(f"must be NAME=VALUE, not {clip(text, 80)!r}")
+        if value in ("true", "false"):
+            return name, value == "true"
+        if re.fullmatch(r"-?[0-9]{1,18}", value):
+            return name, int(value)
+        return name, value
+
+    def check(self, value: Any) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(f"must be a table, not {_type_name(value)}")
+        return dict(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    name: the TOML key; the option is the same with dashes.  kind: how it is read.  help: one sentence.
+    metavar: what the help shows for the value.  environment: the variable that also sets it, "" if none.
+    is_option: False for what must not be on a command line.  is_list: the option may be repeated.
+    is_path: a relative one is relative to the file it stands in.  is_secret: never repeated in a message.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    metavar: str = ""
+    environment: str = ""
+    is_option: bool = True
+    is_list: bool = False
+    is_path: bool = False
+    is_secret: bool = False
+
+    @property
+    def option(self) -> str:
+        """The option's name without the two dashes."""
+        return self.name.replace("_", "-")
+
+    @property
+    def is_flag(self) -> bool:
+        """It is given without a value."""
+        return isinstance(self.kind, _Flag)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("url", _Text(), "The broker: amqp://host/vhost, amqps:// for TLS.", "URL", "TXMSG_URL", is_secret=True),
+    Setting("username", _Text(), "The user to log in as.", "NAME", "TXMSG_USERNAME"),
+    Setting(
+        "password",
+        _Text(may_be_empty=True),
+        "The user's password.",
+        environment="TXMSG_PASSWORD",
+        is_option=False,
+        is_secret=True,
+    ),
+    Setting(
+        "password_file",
+        _Text(),
+        "A file whose first line is the password.",
+        "FILE",
+        "TXMSG_PASSWORD_FILE",
+        is_path=True,
+    ),
+    Setting(
+        "tls_ca", _Text(), "PEM file of the authorities that may sign the broker's certificate.", "FILE", is_path=True
+    ),
+    Setting("tls_cert", _Text(), "PEM file of our client certificate.", "FILE", is_path=True),
+    Setting("tls_key", _Text(), "PEM file of the client certificate's key.", "FILE", is_path=True),
+    Setting("heartbeat", _Number(0, 65535), "Seconds between heartbeats; 0 asks for none.", "SECONDS"),
+    Setting("connection_name", _Text(), "The name that the broker's management shows for us.", "NAME"),
+    Setting("queue", _Text(), "The queue to consume from.", "NAME"),
+    Setting("declare", _Flag(), "Declare the queue if it does not exist."),
+    Setting("durable", _Flag(), "Declare the queue durable (default)."),
+    Setting("auto_delete", _Flag(), "Declare the queue auto-delete."),
+    Setting(
+        "queue_arguments",
+        _Arguments(),
+        "Optional argument of the declaration, such as x-dead-letter-exchange=dlx; may be repeated.",
+        "NAME=VALUE",
+        is_list=True,
+    ),
+    Setting("bind", _Bindings(), "Bind the queue to an exchange; may be repeated.", "EXCHANGE:KEY", is_list=True),
+    Setting(
+        "prefetch",
+        _Number(1, 65535, word=UNLIMITED),
+        "Unsettled messages that the broker may give us; default the larger of 20 and twice the concurrency.",
+        "N",
+    ),
+    Setting(
+        "concurrency",
+        _Number(1, 65535),
+        "Handlers at work at once; default the number of threads, or 1.",
+        "N",
+    ),
+    Setting("consumer_tag", _Text(), "The consumer tag; default: the broker makes one.", "TAG"),
+    Setting("exclusive", _Flag(), "Refuse other consumers of the queue."),
+    Setting("handler", _Text(), "The callable that is given each message.", "MODULE:CALLABLE"),
+    Setting("threads", _Number(0, 1000), "Run the handler in this many threads; 0 (default): in the reactor.", "N"),
+    Setting(
+        "on_failure",
+        _Text(choices=("requeue_once", "reject")),
+        "What to do with a message whose handler failed: requeue_once (default) or reject.",
+        "POLICY",
+    ),
+    Setting(
+        "requeue_delay",
+        _Number(0, 3600, whole=False),
+        "Seconds that a failed message is held before it goes back; default 1.",
+        "SECONDS",
+    ),
+    Setting(
+        "drain",
+        _Number(0, 86400, whole=False),
+        "Seconds that handlers at work are given to finish at SIGTERM or SIGINT; default 30.",
+        "SECONDS",
+    ),
+)
+
+SETTINGS_BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
