@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,10 @@ def _install_reactor(name: str) -> None:
 
         from twisted.internet import asyncioreactor
 
-        asyncioreactor.install(asyncio.new_event_loop())
+        loop = asyncio.new_event_loop()
+        # An open loop's sockets would be reported as leaked when the interpreter ends.
+        atexit.register(loop.close)
+        asyncioreactor.install(loop)
     elif name == "poll":
         from twisted.internet import pollreactor
 
