@@ -1,0 +1,11 @@
+"""Stage 1: bytes to AMQP 0-9-1 methods and back, as a pure function of bytes and state.
+
+Nothing here imports Twisted or does I/O, so the same code serves the client, the embedded broker and tests.
+
+From the bottom up: `constants`, `primitives` (integers and strings), `tables` (field tables), `layout`
+(declared arguments to codec), `methods` (the 64 methods), `properties` (the 14 properties of a content).
+
+The invariant of the package: for any bytes the answer is a value or one
+:class:`~txmsg.errors.RemoteProtocolError`; for any Python value it is bytes or one
+:class:`~txmsg.errors.EncodeError`, and then nothing was sent.
+"""
