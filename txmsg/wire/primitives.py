@@ -35,6 +35,8 @@ MAX_SHORT_STRING = 255
 #: Octets that a long string can hold; a frame is always smaller.
 MAX_LONG_STRING = 0xFFFFFFFF
 
+_LENGTH_OCTET = tuple(bytes((size,)) for size in range(MAX_SHORT_STRING + 1))
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
@@ -65,25 +67,20 @@ def text_to_octets(value: object, where: str) -> bytes:
     """
     if not isinstance(value, str):
         raise EncodeError(f"{where}: expected a str, got {type_name(value)}")
-    octets: bytes | None
     try:
-        octets = value.encode("utf-8", "surrogateescape")
+        return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        # Raised below, outside this block: the exception holds the whole string, which may be secret.
-        octets = None
-    if octets is None:
-        raise EncodeError(f"{where}: the string holds lone surrogates, which UTF-8 cannot carry")
-    return octets
+        pass  # raised outside this block: the exception holds the whole string, which may be secret
+    raise EncodeError(f"{where}: the string holds lone surrogates, which UTF-8 cannot carry")
 
 
 def encode_short_string(value: object, where: str) -> bytes:
     """A str as one length octet and its UTF-8; :class:`EncodeError` naming `where` beyond 255 octets."""
     octets = text_to_octets(value, where)
-    if len(octets) > MAX_SHORT_STRING:
-        raise EncodeError(
-            f"{where}: {len(octets)} bytes of UTF-8 do not fit a short string, which holds {MAX_SHORT_STRING}"
-        )
-    return bytes((len(octets),)) + octets
+    size = len(octets)
+    if size > MAX_SHORT_STRING:
+        raise EncodeError(f"{where}: {size} bytes of UTF-8 do not fit a short string, which holds {MAX_SHORT_STRING}")
+    return _LENGTH_OCTET[size] + octets
 
 
 def encode_long_string(value: object, where: str) -> bytes:
