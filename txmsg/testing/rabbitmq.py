@@ -121,6 +121,7 @@ class RabbitMQNode:
         tls: NodeTLS | None = None,
         settings: Mapping[str, str] | None = None,
         plugins: Sequence[str] = (),
+        schedulers: int | None = 1,
         boot_timeout: float = 60.0,
     ) -> None:
         """Prepare a node; nothing is started or written yet.
@@ -128,6 +129,8 @@ class RabbitMQNode:
         :param tls: the certificates of the TLS listeners; ``None`` for plain AMQP only.
         :param settings: more lines of ``rabbitmq.conf``, key to value.
         :param plugins: plug-ins to enable besides ``rabbitmq_auth_mechanism_ssl`` (which TLS brings).
+        :param schedulers: Erlang scheduler threads.  One is enough for tests and keeps a busy machine usable;
+            ``None`` leaves it to Erlang (one per core), as an installed broker runs.
         :param boot_timeout: how long one start may take, in seconds.
         """
         self.name = f"txmsg-{secrets.token_hex(4)}@localhost"
@@ -136,6 +139,7 @@ class RabbitMQNode:
         self._tls = tls
         self._settings = dict(settings or {})
         self._plugins = list(plugins)
+        self._schedulers = schedulers
         self._boot_timeout = boot_timeout
         self._dist_port = self._epmd_port = self._ctl_port = 0
         self._server = Path()
@@ -382,8 +386,7 @@ class RabbitMQNode:
             "RABBITMQ_LOG_BASE": str(at / "log"),
             "RABBITMQ_PID_FILE": str(at / "pid"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(at / "enabled_plugins"),
-            # One scheduler is enough, and keeps a busy test machine usable.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S {self._schedulers}" if self._schedulers else "",
             "RABBITMQ_CTL_DIST_PORT_MIN": str(self._ctl_port),
             "RABBITMQ_CTL_DIST_PORT_MAX": str(self._ctl_port + _CTL_PORTS),
         }
