@@ -74,6 +74,9 @@ class _Given(NamedTuple):
     rank: int
     label: str
 
+    def __repr__(self) -> str:
+        return f"<value from {self.label}>"  # never the value: a verbose traceback prints local variables
+
 
 _FILE, _ENVIRONMENT, _OPTION = 1, 2, 3
 

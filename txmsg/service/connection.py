@@ -27,7 +27,7 @@ def connection_parameters(config: ConsumerConfig) -> ConnectionParameters:
         overrides["heartbeat"] = config.heartbeat
     try:
         if config.tls_ca or config.tls_cert:
-            overrides["tls"] = TLSOptions(ca=config.tls_ca, certificate=config.tls_cert, key=config.tls_key)
+            overrides["tls"] = TLSOptions(ca_file=config.tls_ca, cert_file=config.tls_cert, key_file=config.tls_key)
         if config.username is not None and config.password is not None:
             overrides["credentials"] = PlainCredentials(config.username, config.password)
         elif config.tls_cert:

@@ -233,11 +233,10 @@ class ConsumerService(Service):
             self._starting.cancel()
         dispatch = self._dispatch
         if dispatch is not None:
-            untouched = dispatch.stop_intake()
             if self._consumer is not None and self._consumer.is_active:
                 # Not waited for: the handlers' time runs already, and closing the channel ends it too.
                 self._consumer.cancel().addErrback(_ignore)
-            await self._drain(dispatch, untouched)
+            await self._drain(dispatch, dispatch.stop_intake())
         if self._channel is not None:
             # Its close-ok says that the broker has taken the acks sent before it.
             await self._channel.close().addErrback(_ignore)
@@ -259,13 +258,13 @@ class ConsumerService(Service):
         unfinished, counts = dispatch.running, dispatch.counts
         self._log.info(
             "drained in {seconds:.1f} s: {handled} handled, {failed} failed, {requeued} requeued, {rejected} rejected; "
-            "{returned} not begun and {unfinished} unfinished go back to the queue",
+            "{untouched} not begun and {unfinished} unfinished went back to the queue",
             seconds=self._reactor.seconds() - begin,
             handled=counts.handled,
             failed=counts.failed,
             requeued=counts.requeued,
             rejected=counts.rejected,
-            returned=untouched,
+            untouched=untouched,
             unfinished=unfinished,
         )
         if unfinished and self._outcome is not None:

@@ -94,6 +94,7 @@ class HandlerDispatch:
         self._running: set[_Work] = set()
         self._held: set[_Work] = set()
         self._next_turn: Any = None
+        self._spent = 0.0
         self._is_pumping = False
         self._is_stopped = False
         self._is_abandoned = False
@@ -113,19 +114,21 @@ class HandlerDispatch:
     def offer(self, delivery: Delivery) -> None:
         """Take a delivery; its handler starts now or when those before it allow."""
         if self._is_stopped:
-            return  # Unsettled: the broker gives it to somebody else when the channel closes.
+            self._settle(_Work(delivery), Settlement.REQUEUE)
+            return
         self._waiting.append(delivery)
         self._pump()
 
     def stop_intake(self) -> int:
-        """Start no handler any more, and hand held messages back now.
+        """Start no handler any more; hand back now what waits for one and what was held for later.
 
-        Deliveries that no handler has begun stay unsettled, so that closing the channel returns them;
-        their number is the result.
+        Call it when basic.cancel has been sent, or the broker sends them here again.  Returns the number of
+        deliveries that no handler had begun.
         """
         self._is_stopped = True
-        dropped = len(self._waiting)
-        self._waiting.clear()
+        untouched, self._waiting = self._waiting, deque()
+        for delivery in untouched:
+            self._settle(_Work(delivery), Settlement.REQUEUE)
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
@@ -133,7 +136,7 @@ class HandlerDispatch:
             work.timer.cancel()
             self._release(work)
         self._check_idle()
-        return dropped
+        return len(untouched)
 
     def when_idle(self) -> Deferred[bool]:
         """A Deferred that fires when no handler runs: True, or False if abandon() cut it short."""
@@ -144,8 +147,8 @@ class HandlerDispatch:
 
     def abandon(self) -> None:
         """Wait no longer: late results settle nothing.  The deliveries go back when the channel closes."""
-        self._is_abandoned = True
         self.stop_intake()
+        self._is_abandoned = True
         self._check_idle()
 
     def cancel_running(self) -> None:
@@ -157,22 +160,24 @@ class HandlerDispatch:
     # -- running --------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        if self._is_pumping:
+        if self._is_pumping or self._next_turn is not None:
             return
         self._is_pumping = True
-        end_of_turn = self._clock.seconds() + TURN
         try:
             while self._waiting and len(self._running) < self._concurrency:
-                if self._clock.seconds() >= end_of_turn:
-                    if self._next_turn is None:
-                        self._next_turn = self._clock.callLater(0, self._pump_again)
+                if self._spent >= TURN:
+                    # Counted over all deliveries of one read from the socket, each of which comes by offer().
+                    self._next_turn = self._clock.callLater(0, self._pump_again)
                     return
+                begin = self._clock.seconds()
                 self._begin(self._waiting.popleft())
+                self._spent += self._clock.seconds() - begin
         finally:
             self._is_pumping = False
 
     def _pump_again(self) -> None:
         self._next_turn = None
+        self._spent = 0.0
         self._pump()
 
     def _begin(self, delivery: Delivery) -> None:
@@ -206,11 +211,14 @@ class HandlerDispatch:
         error: BaseException = failure.value if failure.value is not None else RuntimeError("no exception")
         verdict = self._policy.judge(error, redelivered=delivery.redelivered)
         self._report(failure, verdict, delivery)
+        if verdict.halt_with is not None:
+            # First, so that the consumer is cancelled before the broker gets the message back.
+            self._on_halt(verdict.halt_with, verdict.reason)
         if verdict.settlement is Settlement.ACK:
             self.counts.handled += 1
         else:
             self.counts.failed += 1
-        if verdict.delay > 0 and not self._is_stopped and verdict.halt_with is None:
+        if verdict.delay > 0 and not self._is_stopped:
             self._running.discard(work)
             self._held.add(work)
             work.timer = self._clock.callLater(verdict.delay, self._release, work)
@@ -218,8 +226,6 @@ class HandlerDispatch:
         else:
             self._settle(work, verdict.settlement)
             self._end(work)
-        if verdict.halt_with is not None:
-            self._on_halt(verdict.halt_with, verdict.reason)
 
     def _release(self, work: _Work) -> None:
         """The delay before a requeue is over."""
@@ -250,7 +256,7 @@ class HandlerDispatch:
             self._log_late(work)
             return
         try:
-            if delivery.is_settled:
+            if delivery.is_settled and delivery.channel.is_open:
                 return  # The handler did it itself.
             if settlement is Settlement.ACK:
                 delivery.ack()

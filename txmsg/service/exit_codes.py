@@ -16,8 +16,8 @@ from txmsg.errors import clip
 
 __all__ = ["ExitCode", "Outcome", "Stage", "explain"]
 
-#: A line that is longer than this many characters is cut; one line must stay one line on a terminal.
-LINE_LIMIT = 600
+#: What an error says is cut to so many characters, so that the advice after it is not lost.
+_ERROR_LIMIT = 300
 
 
 class ExitCode(enum.IntEnum):
@@ -69,10 +69,6 @@ class Outcome:
     unfinished: int = 0
 
 
-def _one_line(text: str) -> str:
-    return clip(" ".join(text.split()), LINE_LIMIT)
-
-
 # Most derived first: the first class that fits gives code and advice.
 _AT_CONNECT: tuple[tuple[type[BaseException], ExitCode, str], ...] = (
     (errors.ConfigurationError, ExitCode.CONFIGURATION, "correct the setting"),
@@ -98,7 +94,7 @@ _AT_CONNECT: tuple[tuple[type[BaseException], ExitCode, str], ...] = (
         "check the user name and password (TXMSG_USERNAME, TXMSG_PASSWORD, TXMSG_PASSWORD_FILE)",
     ),
     (
-        (errors.VirtualHostRefused),
+        errors.VirtualHostRefused,
         ExitCode.PERMISSION,
         "check the virtual host at the end of the URL, and that the user has access to it",
     ),
@@ -133,7 +129,7 @@ def explain(error: BaseException, stage: Stage, *, address: str, queue: str) -> 
     `address` is the broker's URL without its password; `queue` the queue's name.
     """
     code, advice = _judge(error, stage)
-    said = str(error) or type(error).__name__
+    said = clip(" ".join(str(error).split()), _ERROR_LIMIT) or type(error).__name__
     if stage is Stage.CONNECT:
         subject = f"cannot connect to {address}"
     elif stage is Stage.RUNNING:
@@ -142,7 +138,7 @@ def explain(error: BaseException, stage: Stage, *, address: str, queue: str) -> 
         subject = f"cannot {stage.value} {clip(queue)!r} at {address}".replace("consume ", "consume from ")
     if code is ExitCode.START:
         said = f"{type(error).__name__}: {said}"
-    return Outcome(int(code), _one_line(f"{subject}: {said}; {advice}"))
+    return Outcome(int(code), f"{subject}: {said}; {advice}")
 
 
 def _judge(error: BaseException, stage: Stage) -> tuple[ExitCode, str]:

@@ -1,0 +1,32 @@
+"""What was logged during a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+
+class Logged:
+    """Collects log events; `text` is what a text log would hold of them."""
+
+    def __init__(self, test: SynchronousTestCase) -> None:
+        self.events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self._observe)
+        test.addCleanup(globalLogPublisher.removeObserver, self._observe)
+
+    def _observe(self, event: LogEvent) -> None:
+        if str(event.get("log_namespace", "")).startswith("txmsg.service"):
+            self.events.append(event)
+
+    @property
+    def lines(self) -> list[str]:
+        return [formatEvent(event) for event in self.events]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def levels(self) -> list[Any]:
+        return [event["log_level"].name for event in self.events]
