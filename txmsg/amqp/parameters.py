@@ -19,7 +19,7 @@ from urllib.parse import quote
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from txmsg.amqp import uri
-from txmsg.amqp.sasl import Credentials, CredentialsSource, default_credentials
+from txmsg.amqp.sasl import Credentials, CredentialsSource, default_credentials, is_credentials
 from txmsg.amqp.secret import REDACTED
 from txmsg.amqp.tls import TLSOptions
 from txmsg.amqp.validation import flag, host_name, integer, nearest, refuse_unknown, seconds, shown, text
@@ -126,7 +126,7 @@ class ConnectionParameters:
         flag("allow_plaintext_auth", self.allow_plaintext_auth)
         if self.credentials is None:
             default_credentials(self.host)
-        elif not isinstance(self.credentials, Credentials) and not callable(self.credentials):
+        elif not is_credentials(self.credentials) and not callable(self.credentials):
             raise ConfigurationError(  # not shown: it may be a (user, password) pair
                 "credentials must be PlainCredentials(user, password) or the like, or a callable that returns them, "
                 f"not {type(self.credentials).__name__}"
@@ -192,8 +192,9 @@ class ConnectionParameters:
         source = self.credentials
         if source is None:
             return maybeDeferred(default_credentials, self.host)
-        if isinstance(source, Credentials):
+        if is_credentials(source):
             return maybeDeferred(lambda: source)
+        assert callable(source)
         asked: Deferred[Any] = maybeDeferred(_ask, source)
         return asked.addCallback(_checked)
 
@@ -232,7 +233,7 @@ def _ask(source: Callable[[], Credentials | Awaitable[Credentials]]) -> Any:
 
 
 def _checked(credentials: object) -> Credentials:
-    if not isinstance(credentials, Credentials):
+    if not is_credentials(credentials):
         raise ConfigurationError(
             f"the credentials callable must return PlainCredentials(...) or the like, not {type(credentials).__name__}"
         )

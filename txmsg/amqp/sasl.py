@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
 
 from txmsg.amqp.secret import Secret, SecretBytes
 from txmsg.errors import AuthenticationFailed, ConfigurationError, NoCommonMechanism, clip
@@ -24,6 +27,7 @@ __all__ = [
     "ExternalCredentials",
     "PlainCredentials",
     "choose_mechanism",
+    "host_of_peer",
     "is_loopback",
 ]
 
@@ -186,7 +190,7 @@ def choose_mechanism(
     without TLS and a client certificate; any other mechanism without TLS to another machine, unless
     `allow_plaintext_auth` (C1.8).
     """
-    if not isinstance(credentials, Credentials):
+    if not is_credentials(credentials):
         raise ConfigurationError(
             "credentials must have mechanism, response() and respond(), as PlainCredentials has; "
             f"{type(credentials).__name__} has not"
@@ -202,14 +206,36 @@ def choose_mechanism(
         raise ConfigurationError(
             "ExternalCredentials need TLS with a client certificate: TLSOptions(cert_file=..., key_file=...)"
         )
-    if not (
-        is_tls
-        or allow_plaintext_auth
-        or is_loopback(host)
-        or getattr(credentials, "is_safe_in_plaintext", False) is True
-    ):
+    if not (is_tls or allow_plaintext_auth or is_loopback(host) or may_cross_a_network(credentials)):
         raise ConfigurationError(plaintext_refusal(host))
     return mechanism, credentials.response()
+
+
+def may_cross_a_network(credentials: object) -> bool:
+    """Say whether these may go without TLS: no secret is sent, or they are a callable whose answer will tell."""
+    if is_credentials(credentials):
+        return getattr(credentials, "is_safe_in_plaintext", False) is True
+    return callable(credentials)
+
+
+def is_credentials(value: object) -> TypeGuard[Credentials]:
+    """Say whether `value` has what :class:`Credentials` asks for, and is no class that only makes them."""
+    return isinstance(value, Credentials) and not isinstance(value, type)
+
+
+def host_of_peer(peer: IAddress, host: str) -> str:
+    """Return whom a stream really goes to, for `choose_mechanism`: "localhost" for a unix socket or a loopback address.
+
+    Through an endpoint of the user's own, `host` can be anything: if it says "this machine" and the stream's other end
+    does not, the address of the other end counts.
+    """
+    if isinstance(peer, UNIXAddress):
+        return "localhost"
+    if isinstance(peer, IPv4Address | IPv6Address):
+        if is_loopback(peer.host):
+            return "localhost"
+        return peer.host if is_loopback(host) else host
+    return host
 
 
 def plaintext_refusal(host: str) -> str:

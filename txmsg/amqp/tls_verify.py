@@ -122,7 +122,7 @@ def verify_peer(transport: Any, hostname: str) -> None:
     try:
         connection = transport.getHandle()
         if connection.get_verify_mode() & SSL.VERIFY_PEER:
-            problem = _name_problem(connection, hostname)
+            problem = _name_problem(connection, hostname.rstrip("."))
     except BaseException as error:
         problem = f"could not be checked ({type(error).__name__})"
     if problem:
