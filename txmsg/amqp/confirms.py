@@ -1,0 +1,278 @@
+"""Publisher confirms: a Deferred for the broker's answer to each publish.
+
+After confirm.select the broker counts the messages published on the channel from 1 and answers each
+number once, with basic.ack or basic.nack, in any order and for several at a time with `multiple`
+(https://www.rabbitmq.com/docs/confirms#publisher-confirms).  An unroutable message is acked as well; if
+it was mandatory, a basic.return comes *before* that ack.
+
+A return does not carry the number.  It is matched to its publish by message id, exchange and routing
+key; a mandatory message without an id is given a unique one for that.  Where the application sets ids
+itself and repeats them, body and publish order decide.
+
+Invariant: a number is given when the message is written, never taken back, and its entry leaves only
+with the broker's answer or the channel's end.  So cancelling a Deferred, or its time-out, shifts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from txmsg.amqp.delivery import ReturnedMessage
+from txmsg.errors import (
+    PublishNacked,
+    PublishReturned,
+    PublishTimeout,
+    RemoteProtocolError,
+)
+
+__all__ = ["ConfirmLedger", "MandatoryPublish"]
+
+#: How often the time limit is looked at, in seconds: a limit is kept to within this.
+TICK = 1.0
+
+
+def _swallow(failure: Failure) -> None:
+    """Nobody waits for this answer any more."""
+
+
+class MandatoryPublish:
+    """What identifies a mandatory message when it comes back.
+
+    body: bytes | None -- only where the application chose the message id, which may repeat.
+    """
+
+    __slots__ = ("body", "key")
+
+    def __init__(self, message_id: str, exchange: str, routing_key: str, body: bytes | None) -> None:
+        self.key = (message_id, exchange, routing_key)
+        self.body = body
+
+
+class ConfirmLedger:
+    """The unanswered publishes of one channel in confirm mode.
+
+    clock: IReactorTime; timeout: float | None -- seconds until an unanswered publish fails with
+    PublishTimeout (kept to within one second), None for no limit.
+    """
+
+    __slots__ = (
+        "_awaiting_return",
+        "_by_key",
+        "_clock",
+        "_id_counter",
+        "_id_prefix",
+        "_marks",
+        "_returned",
+        "_timer",
+        "_timeout",
+        "_timed_out_up_to",
+        "last_tag",
+        "pending",
+        "when_idle",
+    )
+
+    def __init__(self, clock: IReactorTime, timeout: float | None) -> None:
+        #: Unanswered publishes: delivery tag -> Deferred, ascending.
+        self.pending: dict[int, Deferred[int | None]] = {}
+        #: The number of messages written since confirm.select.
+        self.last_tag = 0
+        #: Called once, when nothing is pending any more.
+        self.when_idle: Callable[[], None] | None = None
+        self._awaiting_return: dict[int, MandatoryPublish] = {}
+        self._by_key: dict[tuple[str, str, str], list[int]] = {}
+        self._returned: dict[int, ReturnedMessage] = {}
+        self._clock = clock
+        self._timeout = timeout
+        self._timer: IDelayedCall | None = None
+        self._marks: deque[tuple[float, int]] = deque()
+        self._timed_out_up_to = 0
+        self._id_prefix = os.urandom(12).hex()
+        self._id_counter = 0
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+    # -- publishing --------------------------------------------------------------------------------
+
+    def next_message_id(self) -> str:
+        """A message id that nobody else uses: 96 random bits of this channel and a counter, 36 characters."""
+        self._id_counter += 1
+        return f"{self._id_prefix}{self._id_counter:012x}"
+
+    def published(self, deferred: Deferred[int | None]) -> None:
+        """The next message is being written; `deferred` waits for its answer."""
+        self.last_tag = tag = self.last_tag + 1
+        self.pending[tag] = deferred
+        if self._timer is None:
+            self._start_timer()
+
+    def published_mandatory(self, deferred: Deferred[int | None], message: MandatoryPublish) -> None:
+        """As `published`, for a message that may be returned."""
+        self.published(deferred)
+        tag = self.last_tag
+        self._awaiting_return[tag] = message
+        self._by_key.setdefault(message.key, []).append(tag)
+
+    # -- the broker's answers ----------------------------------------------------------------------
+
+    def acked(self, tag: int, multiple: bool) -> None:
+        """basic.ack: succeed, or fail with PublishReturned where the message came back before."""
+        if not multiple:
+            try:
+                deferred = self.pending.pop(tag)
+            except KeyError:
+                self._check_known(tag)
+                return
+            if self._awaiting_return:
+                self._finish_mandatory(tag, deferred)
+            else:
+                deferred.callback(tag)
+        else:
+            pending = self.pending
+            if tag:
+                self._check_known(tag)
+            # Callbacks may publish: new entries are behind, so take one at a time from the front.
+            while pending:
+                first = next(iter(pending))
+                if tag and first > tag:
+                    break
+                deferred = pending.pop(first)
+                if self._awaiting_return:
+                    self._finish_mandatory(first, deferred)
+                else:
+                    deferred.callback(first)
+        if not self.pending:
+            self._idle()
+
+    def nacked(self, tag: int, multiple: bool) -> None:
+        """basic.nack: fail with PublishNacked."""
+        self._check_known(tag)
+        if multiple:
+            tags = [t for t in self.pending if not tag or t <= tag]
+        else:
+            tags = [tag] if tag in self.pending else []
+        for t in tags:
+            deferred = self.pending.pop(t, None)
+            if deferred is not None:
+                self._forget_mandatory(t)
+                deferred.errback(Failure(PublishNacked(f"the broker refused publish {t} (basic.nack)")))
+        if not self.pending:
+            self._idle()
+
+    def returned(self, message: ReturnedMessage) -> bool:
+        """basic.return: remember it until the ack that follows; False if it matches no publish."""
+        message_id = getattr(message.properties, "message_id", None)
+        key = (message_id or "", message.exchange, message.routing_key)
+        for tag in self._by_key.get(key, ()):
+            publish = self._awaiting_return.get(tag)
+            if publish is None or tag in self._returned:
+                continue
+            if publish.body is None or publish.body == message.body:
+                self._returned[tag] = message
+                return True
+        return False
+
+    def _check_known(self, tag: int) -> None:
+        # An answer to a number that was answered before is the broker's fault, but harms nobody; a
+        # number that was never given means that both sides count differently: every later answer
+        # would go to the wrong publish.
+        if tag > self.last_tag or (tag == 0 and not self.last_tag):
+            raise RemoteProtocolError(
+                f"the broker confirmed publish {tag}, but only {self.last_tag} were made on this channel", 503
+            )
+
+    def _finish_mandatory(self, tag: int, deferred: Deferred[int | None]) -> None:
+        returned = self._returned.pop(tag, None)
+        self._forget_mandatory(tag)
+        if returned is None:
+            deferred.callback(tag)
+        else:
+            deferred.errback(
+                Failure(
+                    PublishReturned(
+                        returned.reply_code, returned.reply_text, returned.exchange, returned.routing_key, returned
+                    )
+                )
+            )
+
+    def _forget_mandatory(self, tag: int) -> None:
+        self._returned.pop(tag, None)
+        publish = self._awaiting_return.pop(tag, None)
+        if publish is not None:
+            tags = self._by_key[publish.key]
+            tags.remove(tag)
+            if not tags:
+                del self._by_key[publish.key]
+
+    def _idle(self) -> None:
+        when_idle, self.when_idle = self.when_idle, None
+        if when_idle is not None:
+            when_idle()
+
+    # -- time limit --------------------------------------------------------------------------------
+
+    def _start_timer(self) -> None:
+        if self._timeout is not None:
+            self._marks.append((self._clock.seconds(), self.last_tag))
+            self._timer = self._clock.callLater(min(TICK, self._timeout), self._tick)
+
+    def _tick(self) -> None:
+        """Look at the clock once a second instead of noting the time of every publish.
+
+        A mark says: up to this number everything was published at this time or before.
+        """
+        self._timer = None
+        assert self._timeout is not None
+        now = self._clock.seconds()
+        self._marks.append((now, self.last_tag))
+        expired = 0
+        while self._marks and self._marks[0][0] <= now - self._timeout:
+            expired = self._marks.popleft()[1]
+        if expired:
+            self._expire(expired)
+        if self.pending:
+            if self._timer is None:
+                self._timer = self._clock.callLater(min(TICK, self._timeout), self._tick)
+        else:
+            self._marks.clear()
+
+    def _expire(self, up_to: int) -> None:
+        error_text = f"no answer to publish {{}} within {self._timeout:g} s"
+        late = [(tag, d) for tag, d in self.pending.items() if self._timed_out_up_to < tag <= up_to]
+        self._timed_out_up_to = max(self._timed_out_up_to, up_to)
+        for tag, deferred in late:
+            # The entry stays, with a Deferred that swallows the late answer: numbers must not shift.
+            ignored: Deferred[int | None] = Deferred()
+            ignored.addErrback(_swallow)
+            self.pending[tag] = ignored
+            if not deferred.called:
+                deferred.errback(Failure(PublishTimeout(error_text.format(tag))))
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def close(self, make_error: Callable[[int], BaseException]) -> None:
+        """Fail all that is pending, oldest first, with `make_error(tag)`."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pending, self.pending = self.pending, {}
+        returned, self._returned = self._returned, {}
+        self._awaiting_return.clear()
+        self._by_key.clear()
+        self._marks.clear()
+        for tag, deferred in pending.items():
+            back = returned.get(tag)
+            if back is not None:
+                error: BaseException = PublishReturned(
+                    back.reply_code, back.reply_text, back.exchange, back.routing_key, back
+                )
+            else:
+                error = make_error(tag)
+            deferred.errback(Failure(error))
+        self._idle()

@@ -1,0 +1,262 @@
+"""WireProtocol: bytes in and out of a Twisted transport, for either role of AMQP 0-9-1.
+
+In: `dataReceived` feeds the wire connection and hands each event on, content by channel number, the
+rest to `event_received`.  Out: `write` and `write_all`.  In between the flow of bytes is kept in bounds:
+
+- The transport tells us when its buffer is above its mark (64 KiB); from then on we write at most
+  WRITE_AHEAD bytes more, and then publishes are held (`can_publish` is False) until it is empty again.
+- Reading can be paused by any number of consumers; it goes on when the last of them agrees.
+
+Acks are not written where they are given but once, at the end of the reactor turn: that is what makes
+it possible to send many of them as one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+from typing import Protocol as TypingProtocol
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txmsg.amqp.heartbeat import HeartbeatMonitor
+from txmsg.errors import ConnectionLost, WrongThread
+from txmsg.wire.connection import Limits, Role, WireConnection
+
+__all__ = ["AckWriter", "WireProtocol"]
+
+#: How many bytes are still written after the transport said that its buffer is full.
+WRITE_AHEAD = 1024 * 1024
+
+
+class AckWriter(TypingProtocol):
+    """A channel that collects acks."""
+
+    def flush_acks(self) -> None:
+        """Write the acks given in this reactor turn."""
+
+
+def reactor_or_default(reactor: Any = None) -> Any:
+    """The reactor given, or the installed one: imported here, so that importing txmsg installs none."""
+    if reactor is None:
+        from twisted.internet import reactor as installed
+
+        return installed
+    return reactor
+
+
+@implementer(IPushProducer)
+class WireProtocol(Protocol):
+    """The part of a connection that does not know which side it is.
+
+    role: Role; limits: Limits -- for the wire connection.
+    reactor -- an IReactorTime provider; default: the installed reactor, imported when it is needed.
+    """
+
+    _log = Logger(namespace="txmsg.amqp.protocol")
+
+    def __init__(self, role: Role, limits: Limits, reactor: Any = None) -> None:
+        self.reactor: Any = reactor_or_default(reactor)
+        self.clock: IReactorTime = self.reactor
+        self.wire = WireConnection(role, limits)
+        self.heartbeat: HeartbeatMonitor | None = None
+        #: Open and opening channels, by channel number.
+        self.channels: dict[int, Any] = {}
+        #: False while publishes have to be held.
+        self.can_publish = True
+        self.thread_id = threading.get_ident()
+        self._is_paused = False
+        self._is_writable = True
+        self._written_ahead = 0
+        self._reading_pauses: set[object] = set()
+        self._is_dispatching = False
+        self._to_flush: list[AckWriter] = []
+        self._flush_call: IDelayedCall | None = None
+        self._is_connected = False
+
+    # -- threads -----------------------------------------------------------------------------------
+
+    def check_thread(self) -> None:
+        """Raise WrongThread unless this is the thread the connection was made in."""
+        if threading.get_ident() != self.thread_id:
+            raise WrongThread(
+                "txmsg may only be called in the reactor's thread; from another thread use "
+                "reactor.callFromThread(f, ...), or twisted.internet.threads.blockingCallFromThread "
+                "to wait for the result"
+            )
+
+    # -- the transport -----------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Twisted: the transport is there (under TLS: not yet secure)."""
+        self.thread_id = threading.get_ident()
+        self._is_connected = True
+        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            try:
+                set_no_delay(True)
+            except (AttributeError, OSError):
+                pass  # a stream that is not TCP: there is no delay to switch off
+        self.transport.registerProducer(self, True)  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: some bytes, cut anywhere."""
+        monitor = self.heartbeat
+        if monitor is not None:
+            monitor.last_received = monitor.now()
+        channels = self.channels
+        self._is_dispatching = True
+        try:
+            for event in self.wire.receive(data):
+                if type(event) is tuple:
+                    channel = channels.get(event[1])
+                    if channel is not None:
+                        channel.content_received(event)
+                else:
+                    self.event_received(event)
+        except Exception as error:
+            # Handlers are guarded one by one; what gets here is a defect, and the state is unknown.
+            self._log.failure("unexpected error while handling received data; the connection is dropped")
+            self.drop(ConnectionLost("an internal error of txmsg", cause=error))
+        finally:
+            self._is_dispatching = False
+            if self._to_flush:
+                self._flush()
+
+    def event_received(self, event: Any) -> None:
+        """A rare event of txmsg.wire.events; for the subclass."""
+        raise NotImplementedError(f"{type(self).__name__} must handle {event!r}")
+
+    def drop(self, reason: BaseException) -> None:
+        """End the connection at once because of `reason`; the subclass tells whoever waits."""
+        self.abort_transport()
+
+    def abort_transport(self) -> None:
+        """Close the socket without waiting for unsent bytes."""
+        self._is_connected = False
+        transport: Any = self.transport
+        if transport is None:
+            return
+        abort = getattr(transport, "abortConnection", None)
+        if abort is not None:
+            abort()
+        else:
+            self._unregister()
+            transport.loseConnection()
+
+    def finish_transport(self) -> None:
+        """Close the socket once everything written has left."""
+        self._is_connected = False
+        self._unregister()
+        self.transport.loseConnection()  # type: ignore[union-attr]
+
+    def _unregister(self) -> None:
+        # A registered producer keeps loseConnection waiting.
+        self.transport.unregisterProducer()  # type: ignore[union-attr]
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write one piece; nothing happens once the connection is over."""
+        if self._is_connected:
+            self.transport.write(data)  # type: ignore[union-attr]
+            if self._is_paused:
+                self._count_ahead(len(data))
+
+    def write_all(self, parts: Sequence[bytes]) -> None:
+        """Write the frames of one message in one piece."""
+        if self._is_connected:
+            if len(parts) == 1:
+                self.transport.write(parts[0])  # type: ignore[union-attr]
+            else:
+                self.transport.writeSequence(parts)  # type: ignore[union-attr]
+            if self._is_paused:
+                self._count_ahead(sum(map(len, parts)))
+
+    def _count_ahead(self, size: int) -> None:
+        self._written_ahead += size
+        if self._is_writable and self._written_ahead >= WRITE_AHEAD:
+            self._is_writable = False
+            self._update_gate()
+
+    def _update_gate(self) -> None:
+        self.can_publish = self._is_writable
+
+    def pauseProducing(self) -> None:
+        """Twisted: the transport's buffer is above its high-water mark."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Twisted: the transport's buffer is empty again."""
+        self._is_paused = False
+        self._written_ahead = 0
+        if not self._is_writable:
+            self._is_writable = True
+            self._update_gate()
+            self.writable_again()
+
+    def stopProducing(self) -> None:
+        """Twisted: the transport is gone; connectionLost follows."""
+
+    def writable_again(self) -> None:
+        """The transport takes more; for the subclass to write what it held."""
+
+    # -- flushing at the end of the turn ----------------------------------------------------------
+
+    def flush_soon(self, channel: AckWriter) -> None:
+        """Call `channel.flush_acks()` at the end of this reactor turn."""
+        if self._flush_call is None and not self._is_dispatching:
+            self._flush_call = self.clock.callLater(0, self._flush)
+        self._to_flush.append(channel)
+
+    def _flush(self) -> None:
+        call, self._flush_call = self._flush_call, None
+        if call is not None and call.active():
+            call.cancel()
+        channels, self._to_flush = self._to_flush, []
+        for channel in channels:
+            channel.flush_acks()
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def pause_reading(self, who: object) -> None:
+        """Read nothing more from the socket until `who` (and everybody else who paused) resumes."""
+        self._reading_pauses.add(who)
+        if len(self._reading_pauses) == 1 and self._is_connected:
+            if self.heartbeat is not None:
+                self.heartbeat.reading_paused = True
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+
+    def resume_reading(self, who: object) -> None:
+        """`who` can take more."""
+        self._reading_pauses.discard(who)
+        if not self._reading_pauses and self._is_connected:
+            if self.heartbeat is not None:
+                self.heartbeat.reading_paused = False
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+
+    @property
+    def is_reading_paused(self) -> bool:
+        """Whether a consumer with too much on its hands keeps us from reading."""
+        return bool(self._reading_pauses)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def release_timers(self) -> None:
+        """Stop the heartbeat and the pending flush; nothing is left on the clock."""
+        self._to_flush.clear()
+        self._flush()
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
+            self.heartbeat = None
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
+        """Twisted: the socket is closed."""
+        self._is_connected = False
+        self._reading_pauses.clear()
+        self.release_timers()

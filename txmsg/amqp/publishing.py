@@ -1,0 +1,260 @@
+"""Publishing: basic.publish, publisher confirms, returned messages, and publishes that have to wait.
+
+One publish is one write: its method, header and body frames leave in one piece, so the frames of two
+messages never mix, and a cancelled publish never leaves half a message.
+Source: https://www.rabbitmq.com/docs/publishers, https://www.rabbitmq.com/docs/confirms
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from txmsg.amqp.channel_core import ChannelCore, State
+from txmsg.amqp.confirms import ConfirmLedger, MandatoryPublish
+from txmsg.amqp.delivery import ReturnedMessage
+from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, PublishUnconfirmed, TxmsgError, clip
+from txmsg.wire.methods import confirm
+from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
+
+if TYPE_CHECKING:
+    from txmsg.amqp.client import AMQPProtocol
+
+__all__ = ["Publishing"]
+
+_OPEN = State.OPEN
+
+
+class Publishing(ChannelCore):
+    """The part of a channel that publishes."""
+
+    def __init__(self, connection: AMQPProtocol, channel_number: int) -> None:
+        super().__init__(connection, channel_number)
+        self._confirms: ConfirmLedger | None = None
+        self._confirm_reply: Deferred[confirm.SelectOk | None] | None = None
+        self._return_callbacks: list[Callable[[ReturnedMessage], object]] = []
+        self._published_waiters: list[Deferred[None]] = []
+
+    @property
+    def is_confirming(self) -> bool:
+        """Whether the channel is in confirm mode."""
+        return self._confirms is not None
+
+    def basic_publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes | bytearray | memoryview | str,
+        properties: BasicProperties | None = None,
+        *,
+        mandatory: bool = False,
+    ) -> Deferred[int | None]:
+        """Publish one message.
+
+        exchange: str -- "" is the default exchange, which routes to the queue named by `routing_key`.
+        body: bytes-like, or str (sent as UTF-8); may be empty.
+        properties: BasicProperties -- None for none.
+        mandatory: bool -- True: the broker returns the message if it cannot be routed to any queue.
+
+        On a channel in confirm mode the Deferred fires with the delivery tag (int) at the broker's ack, or
+        fails with exactly one of
+
+        - PublishReturned -- mandatory, and not routable;
+        - PublishNacked -- the broker refused responsibility;
+        - ChannelClosed, ConnectionClosed (or a subclass) -- the broker closed the channel or connection;
+        - PublishUnconfirmed -- the connection was lost, or we closed it, first: the outcome is unknown;
+        - PublishTimeout -- no answer within `confirm_timeout`: the outcome is unknown;
+        - NotSent, Overloaded -- nothing has left, publishing again is safe.
+
+        Without confirm mode it fires with None once the message is on its way and the socket takes more:
+        wait for it now and then, and a slow broker slows you down instead of filling the memory.
+
+        A mandatory message without a message id is given a unique one on a channel in confirm mode,
+        so that a return finds its publish.  Cancelling the Deferred does not take the message back,
+        unless it is still held here.
+        """
+        connection = self.connection
+        if get_ident() != connection.thread_id:
+            connection.check_thread()
+        if self._state is not _OPEN:
+            return fail(self._wrong_state())
+        confirms = self._confirms
+        message: MandatoryPublish | None = None
+        try:
+            if type(body) is not bytes:
+                body = _to_bytes(body)
+            if properties is None:
+                properties = NO_PROPERTIES
+            if mandatory and confirms is not None:
+                message, encoded = _identify(confirms, exchange, routing_key, properties, body)
+                frames = self._wire.encode_publish(self.channel_number, exchange, routing_key, True, encoded, body)
+            else:
+                frames = self._wire.encode_publish(
+                    self.channel_number, exchange, routing_key, mandatory, properties, body
+                )
+        except TxmsgError as error:
+            return fail(error)
+        if not connection.can_publish or self._held or not self.flow_active:
+            return self._hold(frames, message)
+        connection.write_all(frames)
+        if confirms is None:
+            if connection.can_publish:
+                return succeed(None)
+            waiting: Deferred[int | None] = Deferred()
+            connection.outbox.wait_for_room(waiting)
+            return waiting
+        deferred: Deferred[int | None] = Deferred()
+        if message is None:
+            confirms.published(deferred)
+        else:
+            confirms.published_mandatory(deferred, message)
+        return deferred
+
+    def confirm_select(self, *, nowait: bool = False) -> Deferred[confirm.SelectOk | None]:
+        """Put the channel in confirm mode; calling it again changes nothing.
+
+        Publishes made after this call are confirmed, also those made before the reply is here.
+        Cannot be combined with transactions (406).  Source: https://www.rabbitmq.com/docs/confirms
+        """
+        if self._confirms is not None:
+            self.connection.check_thread()
+            return succeed(None)
+        ledger = ConfirmLedger(self.connection.clock, self.connection.parameters.confirm_timeout)
+        # Publishes made before were captured without a ledger; all later ones are counted in order.
+        reply = self._call(confirm.Select(nowait=nowait))
+        if self._state is _OPEN:
+            self._confirms = ledger
+        return reply
+
+    # -- returned messages -------------------------------------------------------------------------
+
+    def add_return_callback(self, callback: Callable[[ReturnedMessage], object]) -> None:
+        """Call `callback(returned)` for each message that comes back, before its publish fails."""
+        self._return_callbacks.append(callback)
+
+    def remove_return_callback(self, callback: Callable[[ReturnedMessage], object]) -> None:
+        """Stop calling it; ValueError if it is not registered."""
+        self._return_callbacks.remove(callback)
+
+    def _returned(self, message: ReturnedMessage) -> None:
+        matched = self._confirms is not None and self._confirms.returned(message)
+        for callback in list(self._return_callbacks):
+            self.connection.guarded(callback, message)
+        if not matched and not self._return_callbacks:
+            self._log.warn(
+                "a message was returned and nobody asked for it: {code} {text!r} exchange {exchange!r} key {key!r}",
+                code=message.reply_code,
+                text=clip(message.reply_text),
+                exchange=clip(message.exchange),
+                key=clip(message.routing_key),
+            )
+
+    # -- publishes that have to wait ---------------------------------------------------------------
+
+    def _hold(self, frames: list[bytes], message: MandatoryPublish | None) -> Deferred[int | None]:
+        """Keep a publish until the socket, the broker and the channel's flow allow it."""
+        connection, confirms = self.connection, self._confirms
+        deferred: Deferred[int | None] = Deferred()
+
+        def write() -> None:
+            connection.write_all(frames)
+            if confirms is None:
+                deferred.callback(None)
+            elif message is None:
+                confirms.published(deferred)
+            else:
+                confirms.published_mandatory(deferred, message)
+
+        parameters = connection.parameters
+        limit = parameters.operation_timeout if confirms is None else parameters.confirm_timeout
+        deadline = None if limit is None else connection.clock.seconds() + limit
+        try:
+            self._held.hold_publish(write, sum(map(len, frames)), deferred, deadline)
+        except TxmsgError as error:
+            return fail(error)
+        connection.outbox.hold(self)
+        return deferred
+
+    def _may_publish(self) -> bool:
+        return self.connection.can_publish and self.flow_active
+
+    def drain_held(self) -> None:
+        """For the connection: write what was held, as far as it goes."""
+        self._held.drain(self._may_publish)
+        if not self._held:
+            self.connection.outbox.holding.pop(self, None)
+            self._check_published()
+
+    def expire_held(self, now: float, why: str) -> None:
+        """For the connection: fail held publishes whose time is up."""
+        self._held.expire(now, why)
+        self.drain_held()
+
+    def set_flow(self, active: bool) -> None:
+        """The broker's channel.flow: stop publishing, or go on."""
+        self.flow_active = active
+        if active:
+            self.drain_held()
+
+    def when_published(self) -> Deferred[None]:
+        """A Deferred that fires when no publish of this channel is held or waits for its confirm."""
+        if not self._held and not self._confirms:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(self._published_waiters.remove)
+        self._published_waiters.append(waiter)
+        self._check_published()
+        return waiter
+
+    def _check_published(self) -> None:
+        if not self._published_waiters or self._held:
+            return
+        if self._confirms:
+            self._confirms.when_idle = self._check_published
+            return
+        waiters, self._published_waiters = self._published_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _end_publishing(self, reason: BaseException) -> None:
+        by_broker = isinstance(reason, (ChannelClosed, ConnectionClosed)) and reason.initiator == "server"
+
+        def make_error(tag: int) -> BaseException:
+            if by_broker:
+                return reason
+            return PublishUnconfirmed(f"publish {tag} was written, but not confirmed before the end", reason)
+
+        self._held.close(reason)
+        self.connection.outbox.holding.pop(self, None)
+        if self._confirms is not None:
+            self._confirms.close(make_error)
+        waiters, self._published_waiters = self._published_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+        self._return_callbacks.clear()
+
+
+def _to_bytes(body: object) -> bytes:
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    raise EncodeError(f"a body is bytes or str, not {type(body).__name__}")
+
+
+def _identify(
+    confirms: ConfirmLedger, exchange: str, routing_key: str, properties: BasicProperties, body: bytes
+) -> tuple[MandatoryPublish, bytes]:
+    """What a return of this message is recognised by, and its encoded properties."""
+    message_id = properties.message_id
+    if message_id is not None:
+        return MandatoryPublish(message_id, exchange, routing_key, body), properties.encode()
+    message_id = confirms.next_message_id()
+    return (
+        MandatoryPublish(message_id, exchange, routing_key, None),
+        properties.encode_with_message_id(message_id.encode("ascii")),
+    )
