@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from txmsg.amqp.secret import Secret
 from txmsg.errors import clip
@@ -36,14 +36,14 @@ _PASSWORD_FILE_LIMIT = 65536
 class ConsumerConfig:
     """What the service is to do; see docs/consumer-service.md for each key.
 
-    queue, handler: required.  url: with its user and password taken out.  username, password: both or
-    none.  paths: absolute or relative to the current directory.  prefetch: 0 means unlimited.  times in
+    queue, handler: required.  url: may hold a user and password.  username, password: both or none; they
+    replace those of the URL.  paths: absolute or relative to the current directory.  prefetch: 0 means unlimited.  times in
     seconds.  warnings: lines to log at start.
     """
 
     queue: str
     handler: str
-    url: str = field(default=DEFAULT_URL, repr=False)
+    url: str | Secret = field(default=DEFAULT_URL, repr=False)
     username: str | None = None
     password: Secret | None = None
     tls_ca: str | None = None
@@ -51,6 +51,7 @@ class ConsumerConfig:
     tls_key: str | None = None
     heartbeat: int | None = None
     connection_name: str | None = None
+    allow_plaintext_auth: bool = False
     declare: bool = False
     durable: bool = True
     auto_delete: bool = False
@@ -181,17 +182,17 @@ def _read_password_file(source: _Given, warnings: list[str]) -> str:
 
 
 def _split_url(url: _Given) -> tuple[str, str | None, str | None]:
-    """The URL without its user information, the user name and the password, None where absent."""
-    try:
-        parts = urlsplit(url.value)
-        information, at, host = parts.netloc.rpartition("@")
-    except ValueError:
-        raise _refuse(url.label, "is not a URL; it must look like amqp://host:5672/vhost", url.rank) from None
+    """The URL without its user information, the user name and the password, None where absent.
+
+    Only to know who has given what: whether the URL is a good one is for ConnectionParameters to say.
+    """
+    scheme, separator, rest = url.value.partition("://")
+    authority, slash, path = rest.partition("/")
+    information, at, host = authority.rpartition("@")
     if not at:
         return url.value, None, None
     username, colon, password = information.partition(":")
-    bare = parts._replace(netloc=host).geturl()
-    return bare, unquote(username), unquote(password) if colon else None
+    return f"{scheme}{separator}{host}{slash}{path}", unquote(username), unquote(password) if colon else None
 
 
 def _pick(*candidates: _Given | None) -> _Given | None:
@@ -205,7 +206,7 @@ def _pick(*candidates: _Given | None) -> _Given | None:
 
 def _credentials(
     given: dict[str, _Given], warnings: list[str], config_path: str | None
-) -> tuple[str, str | None, Secret | None]:
+) -> tuple[str | Secret, str | None, Secret | None]:
     url = given.get("url", _Given(DEFAULT_URL, 0, "the default URL"))
     bare, url_user, url_password = _split_url(url)
     if url_password and url.rank == _OPTION:
@@ -221,6 +222,8 @@ def _credentials(
         warnings.append(f"{config_path} holds a password and can be read by others: chmod 600 it")
     if user is None and password is None:
         return bare, None, None
+    if user is not None and password is not None and user.label == password.label == url.label:
+        return Secret(url.value), None, None
     if user is None:
         assert password is not None
         raise _refuse(password.label, "a password without a user name: set username too", password.rank)
@@ -283,7 +286,7 @@ def _check_together(given: dict[str, _Given]) -> None:
     if key is not None and cert is None:
         raise _refuse(key.label, "a key without a certificate: set tls_cert too", key.rank)
     url = given["url"].value if "url" in given else DEFAULT_URL
-    if url.lower().startswith("amqp:"):
+    if not url.lower().startswith("amqps:"):
         for name in ("tls_ca", "tls_cert"):
             if name in given:
                 raise _refuse(given[name].label, "needs a URL that begins with amqps://", given[name].rank)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from txmsg.amqp import ConnectionParameters, ExternalCredentials, PlainCredentials, TLSOptions
-from txmsg.errors import ConfigurationError
+from txmsg.amqp import ConnectionParameters, ExternalCredentials, PlainCredentials, TLSOptions, uri
+from txmsg.amqp.sasl import is_loopback
+from txmsg.amqp.secret import Secret
+from txmsg.errors import ConfigurationError, clip
 from txmsg.service.config import ConsumerConfig
 from txmsg.service.settings import SettingError
 
@@ -25,6 +27,8 @@ def connection_parameters(config: ConsumerConfig) -> ConnectionParameters:
     overrides: dict[str, Any] = {"connection_name": config.connection_name or f"txmsg-consumer {config.queue}"}
     if config.heartbeat is not None:
         overrides["heartbeat"] = config.heartbeat
+    if config.allow_plaintext_auth:
+        overrides["allow_plaintext_auth"] = True
     try:
         if config.tls_ca or config.tls_cert:
             overrides["tls"] = TLSOptions(ca_file=config.tls_ca, cert_file=config.tls_cert, key_file=config.tls_key)
@@ -32,6 +36,18 @@ def connection_parameters(config: ConsumerConfig) -> ConnectionParameters:
             overrides["credentials"] = PlainCredentials(config.username, config.password)
         elif config.tls_cert:
             overrides["credentials"] = ExternalCredentials()
+        _check_user(config.url, overrides)
         return ConnectionParameters.from_url(config.url, **overrides)
     except ConfigurationError as error:
         raise SettingError(str(error)) from None
+
+
+def _check_user(url: str | Secret, overrides: dict[str, Any]) -> None:
+    """Say how to name a user in the words of this service, where ConnectionParameters would in its own."""
+    found = uri.parse(url)
+    if isinstance(found, ConfigurationError) or "credentials" in found | overrides or is_loopback(found["host"]):
+        return
+    raise ConfigurationError(
+        f"no user for {clip(found['host'])!r}: set TXMSG_USERNAME and TXMSG_PASSWORD, or username and password_file "
+        "(the user guest, taken when there is none, is for this machine only)"
+    )

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from txmsg import amqp
 from txmsg.amqp import AMQPProtocol, Channel, ConnectionParameters, Consumer
+from txmsg.amqp.secret import Secret
 from txmsg.errors import TxmsgError, clip
 from txmsg.service.config import ConsumerConfig
 from txmsg.service.connection import connection_parameters
@@ -168,6 +169,7 @@ class ConsumerService(Service):
         else:
             self._runner = ReactorRunner(self._handler)
         self._runner.start()
+        password: Secret | None = getattr(self._parameters.credentials, "password", None)
         self._dispatch = HandlerDispatch(
             self._runner,
             FailurePolicy(OnFailure(config.on_failure), config.requeue_delay),
@@ -175,7 +177,7 @@ class ConsumerService(Service):
             clock=self._reactor,
             queue=config.queue,
             on_halt=self._halted,
-            secrets=() if config.password is None else (config.password,),
+            secrets=[] if password is None else [password],
         )
         return self._dispatch
 

@@ -220,6 +220,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("tls_key", _Text(), "PEM file of the client certificate's key.", "FILE", is_path=True),
     Setting("heartbeat", _Number(0, 65535), "Seconds between heartbeats; 0 asks for none.", "SECONDS"),
     Setting("connection_name", _Text(), "The name that the broker's management shows for us.", "NAME"),
+    Setting(
+        "allow_plaintext_auth", _Flag(), "Send the password without TLS to another machine: all on the way can read it."
+    ),
     Setting("queue", _Text(), "The queue to consume from.", "NAME"),
     Setting("declare", _Flag(), "Declare the queue if it does not exist."),
     Setting("durable", _Flag(), "Declare the queue durable (default)."),

@@ -1,0 +1,84 @@
+"""From configuration to connection parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.certificates import shared_authority
+from txmsg.amqp import ExternalCredentials, PlainCredentials
+from txmsg.amqp.secret import Secret
+from txmsg.service.config import ConsumerConfig
+from txmsg.service.connection import connection_parameters
+from txmsg.service.settings import SettingError
+
+CANARY = "c4n4ry"
+
+
+def parameters(**config: Any) -> Any:
+    return connection_parameters(ConsumerConfig(queue="work", handler="a:b", **config))
+
+
+def test_what_is_not_given_is_the_clients_default() -> None:
+    made = parameters()
+    assert made.as_url() == "amqp://localhost:5672/%2F"
+    assert (made.credentials, made.tls, made.heartbeat) == (None, None, None)
+    assert made.connection_name == "txmsg-consumer work"
+
+
+def test_what_is_given() -> None:
+    made = parameters(
+        url="amqp://h/shop",
+        username="bob",
+        password=Secret("pw"),
+        heartbeat=0,
+        connection_name="me",
+        allow_plaintext_auth=True,
+    )
+    assert made.credentials == PlainCredentials("bob", "pw")
+    assert (made.host, made.virtual_host, made.heartbeat, made.connection_name) == ("h", "shop", 0, "me")
+    assert made.allow_plaintext_auth
+
+
+def test_a_secret_url_keeps_its_user() -> None:
+    made = parameters(url=Secret(f"amqps://bob:{CANARY}@h"))
+    assert made.credentials == PlainCredentials("bob", CANARY)
+
+
+def test_a_certificate_without_a_user_logs_in_by_external() -> None:
+    """Issue: TLS client certificate; with a user the certificate is for TLS only."""
+    authority = shared_authority()
+    client = authority.issue("service-client", dns=["client"])
+    files = {
+        "tls_ca": str(authority.certificate_file),
+        "tls_cert": str(client.certificate_file),
+        "tls_key": str(client.key_file),
+    }
+    made = parameters(url="amqps://h", **files)
+    assert isinstance(made.credentials, ExternalCredentials)
+    assert (made.port, made.tls.ca_file) == (5671, files["tls_ca"])
+    made = parameters(url="amqps://h", username="bob", password=Secret("pw"), **files)
+    assert made.credentials == PlainCredentials("bob", "pw")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"url": "http://h"}, "must begin with amqp:// or amqps://"),
+        ({"url": "amqp://h:99999"}, "port"),
+        ({"url": "amqp://h/a/b"}, "%2F"),
+        ({"url": "amqp://h?hartbeat=5"}, "'hartbeat'"),
+        ({"url": Secret(f"amqp://bob:{CANARY}/x@h")}, "%2F"),
+        ({"url": "amqp://h"}, "no user for 'h': set TXMSG_USERNAME and TXMSG_PASSWORD"),
+        ({"url": "amqps://localhost", "tls_ca": "/none/ca.pem"}, "/none/ca.pem"),
+        ({"url": "amqps://localhost", "tls_cert": "/none/cert.pem"}, "/none/cert.pem"),
+    ],
+)
+def test_what_cannot_be_used(config: dict[str, Any], expected: str) -> None:
+    """Issue, "bad input": wrong URL and unusable files are found before anything is connected; no secret (Z8)."""
+    with pytest.raises(SettingError) as caught:
+        parameters(**config)
+    assert caught.value.exit_code == 78
+    assert expected in str(caught.value)
+    assert CANARY not in str(caught.value)
