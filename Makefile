@@ -1,0 +1,57 @@
+# make run        start RabbitMQ (if none is given), the consumer service and a publisher, and watch the messages
+# make test       everything: lint, types, all tests on four reactors, coverage
+# make test-long  the tests that take minutes, and many more examples for the property tests
+# make bench      txmsg beside the other clients, on one RabbitMQ
+#
+# Everything happens in .venv; `make clean` removes it.
+
+# The first Python that is new enough.
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
+	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+CHECKED := txmsg twisted tests scripts examples benchmarks
+
+.PHONY: run test test-quick test-long bench lint typecheck docs rabbitmq clean
+
+run: $(INSTALLED)
+	@test -n "$$TXMSG_URL" || scripts/install_rabbitmq.sh
+	$(BIN)/python scripts/run_demo.py
+
+# The test runs come last, so that the last line says how many passed and how many failed.
+test: lint typecheck docs rabbitmq
+	$(BIN)/python scripts/run_tests.py
+
+# One run on the default reactor, without coverage.
+test-quick: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-long: $(INSTALLED) rabbitmq
+	TXMSG_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --run-long --timeout=3600
+
+bench: $(INSTALLED) rabbitmq
+	$(BIN)/python -m benchmarks
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+
+typecheck: $(INSTALLED)
+	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python scripts/check_docs.py
+
+# Without RabbitMQ the tests that need it are skipped, and say so.
+rabbitmq:
+	@scripts/install_rabbitmq.sh || echo "the tests against RabbitMQ will be skipped"
+
+$(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "txmsg needs Python 3.11 or later; name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov
