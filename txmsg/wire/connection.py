@@ -34,6 +34,10 @@ class WireConnection(Inbound, Outbound):
     which a part has come.  The peer's close comes as a `MethodReceived`; the layer above answers it with
     close-ok, and that frees the number, unless our own close-ok is still to come.
 
+    The states follow the bytes, not the events: when `receive` returns, `state` and the channels' states are those
+    after the last event of the list.  So what is sent while the list is being worked off may be refused because
+    of an event further down in it, such as the peer's channel.close.
+
     Attributes: `role`, `limits`, `state` (:class:`ConnectionState`), `frame_max` and `channel_max` as they hold
     now, `channels` (number -> :class:`ChannelState`, those in use).
     """

@@ -8,11 +8,11 @@ AMQP 0-9-1 sections 2.2.4, 4.2 and 4.10.  The invariants:
   frame: what the first seven octets show is judged there, the end octet is judged before a payload is.
 * While we are closing a channel (or the connection), what the peer had on its way is discarded.
 
-There are two ways through :meth:`Inbound._parse`.  The plain one takes a frame at a time.  The other takes a
-whole delivery (method, header and body) or acknowledgement when its octets look like an earlier one's: the
-octets that repeat are looked up, only the delivery tag, the body's size and the body are read.  What is looked
-up was once read by the plain decoders; on the slightest difference the plain way takes over, so there is one
-set of rules.  `txmsg.wire.repeats` keeps the octets and explains the keys.
+There are two ways to read a frame.  The plain one, :meth:`Inbound._parse`, takes one at a time.  The other,
+:meth:`~txmsg.wire.repeats.Repeats.take`, takes a whole content (method, header and body) or acknowledgement
+when it looks like an earlier one: the octets that repeat are looked up, only the delivery tag, the body's size
+and the body are read.  What is looked up was once read by the plain decoders, and on the slightest difference
+the plain way takes over, so there is one set of rules.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ from txmsg.wire.constants import (
 from txmsg.wire.content import Content, event_head
 from txmsg.wire.events import (
     ACK,
-    DELIVER,
     NACK,
-    PUBLISH,
     Event,
     MethodReceived,
     ProtocolFailure,
@@ -53,7 +51,7 @@ from txmsg.wire.events import (
 from txmsg.wire.frames import FRAME_START
 from txmsg.wire.layout import Method
 from txmsg.wire.methods import METHODS, basic, channel, connection
-from txmsg.wire.repeats import Known, Repeats
+from txmsg.wire.repeats import Repeats
 from txmsg.wire.session import Limits, Session
 from txmsg.wire.splitter import START_SIZE, Splitter, check_frame_start
 from txmsg.wire.states import (
@@ -85,7 +83,7 @@ class Inbound(Session):
         #: None to discard them.
         self._left = 0
         self._sink: Content | None = None
-        self._repeats = Repeats(role.peer, self._table_limits)
+        self._repeats = Repeats(role.peer, limits, self._contents, self._takes_contents)
 
     # -- the public part ----------------------------------------------------------------------------------
 
@@ -154,90 +152,15 @@ class Inbound(Session):
             data = joined
         if self._wants_header:
             position = self._take_protocol_header(data, events)
-        if not self._has_ended:
-            self._parse(data, position, events)
+        self._parse(data, position, events)
 
     def _parse(self, data: bytes, position: int, events: list[Event]) -> None:
         """Read frames from `position` on; what is left of the last one is kept."""
         end = len(data)
-        repeats = self._repeats
-        known_of = repeats.known.get
-        properties_of = repeats.properties.get
-        frequent = repeats.frequent
-        contents = self._contents
         size_limit = self._payload_limit
-        max_message_size = self.limits.max_message_size
-        whole_limit = min(size_limit, max_message_size)
-        append = events.append
-
-        while True:
-            # -- what repeats -----------------------------------------------------------------------------
-            if position + 12 <= end:
-                # The twelfth octet is the length of the consumer tag of a deliver and 0 in the others.
-                known = known_of(data[position : position + 12 + data[position + 11]])
-                if known is None and data[position + 7 : position + 11] in frequent:
-                    known = self._learn(data, position, size_limit)
-                if known is not None and not (contents and known[1] in contents):
-                    kind, number, consumer_tag, unpack, start, skip, mark, tails = known
-                    at = position + skip
-                    if at > end:
-                        pass
-                    elif kind <= PUBLISH:  # or DELIVER: the kinds below ACK are contents
-                        if kind == DELIVER:
-                            delivery_tag, key = unpack(data, position + start)
-                        else:
-                            (key,) = unpack(data, position + start)
-                        tail = tails.get(key)
-                        if tail is None:
-                            tail = repeats.learn_tail(data, position, known, key, size_limit)
-                        if tail is not None:
-                            unpack_header, length, a, b, c, d = tail
-                            body = at + length
-                            if body <= end:
-                                size, octets, between, frame_size = unpack_header(data, at)
-                                if between == mark and 0 < size <= max_message_size:
-                                    properties = properties_of(octets)
-                                    if properties is None:
-                                        properties = repeats.decode_properties(octets)
-                                    after = body + size
-                                    if size == frame_size <= whole_limit and after < end and data[after] == 206:
-                                        if kind == DELIVER:
-                                            append(
-                                                (
-                                                    DELIVER,
-                                                    number,
-                                                    consumer_tag,
-                                                    delivery_tag,
-                                                    a,
-                                                    b,
-                                                    c,
-                                                    properties,
-                                                    data[body:after],
-                                                )
-                                            )
-                                        else:
-                                            append((PUBLISH, number, a, b, c, d, properties, data[body:after]))
-                                        position = after + 1
-                                        continue
-                                    # Not all of the body is here: the plain way goes on at its first frame.
-                                    head = (
-                                        (DELIVER, number, consumer_tag, delivery_tag, a, b, c)
-                                        if kind == DELIVER
-                                        else (PUBLISH, number, a, b, c, d)
-                                    )
-                                    contents[number] = Content(head, properties, size)
-                                    position = body - START_SIZE
-                    else:
-                        delivery_tag, bits, last = unpack(data, position + start)
-                        if last == 206:
-                            if kind == ACK:
-                                append((ACK, number, delivery_tag, bits & 1 == 1))
-                            else:
-                                append((NACK, number, delivery_tag, bits & 1 == 1, bits & 2 == 2))
-                            position = at
-                            continue
-
-            # -- one frame at a time ----------------------------------------------------------------------
+        take_repeats = self._repeats.take
+        while not self._has_ended:
+            position = take_repeats(data, position, events, size_limit)
             there = end - position
             if there < START_SIZE:
                 self._splitter.keep(data[position:], START_SIZE)
@@ -249,7 +172,7 @@ class Inbound(Session):
                     return
                 raw = data[position : position + len(PROTOCOL_HEADER)]
                 self._end()
-                append(ProtocolHeaderReceived(raw, tuple(raw[4:])))
+                events.append(ProtocolHeaderReceived(raw, tuple(raw[4:])))
                 return
             check_frame_start(
                 frame_type, number, size, size_limit, self.channel_max, data[position : position + START_SIZE]
@@ -275,8 +198,6 @@ class Inbound(Session):
                 self._check_end(data[after])
                 if frame_type == FRAME_METHOD:
                     self._take_method(number, data, first, after, events)
-                    if self._has_ended:
-                        return
                 elif frame_type == FRAME_HEADER:
                     self._take_header(number, data[first:after], events)
             position = after + 1
@@ -286,12 +207,9 @@ class Inbound(Session):
         if octet != FRAME_END:
             raise RemoteProtocolError(f"frame ends with octet {octet} instead of {FRAME_END}", FRAME_ERROR)
 
-    def _learn(self, data: bytes, position: int, size_limit: int) -> Known | None:
-        """Let the method frame at `position` be learned, if its channel is one that contents may come on."""
-        number = data[position + 1] << 8 | data[position + 2]
-        if self.state is ConnectionState.OPEN and self._channels.get(number) is ChannelState.OPEN:
-            return self._repeats.learn(data, position, size_limit)
-        return None
+    def _takes_contents(self, number: int) -> bool:
+        """Whether contents and acknowledgements may come on channel `number` now."""
+        return self.state is ConnectionState.OPEN and self._channels.get(number) is ChannelState.OPEN
 
     # -- methods ------------------------------------------------------------------------------------------
 
@@ -328,8 +246,6 @@ class Inbound(Session):
             )
         self._move_connection(after_it)
         events.append(MethodReceived(0, method))
-        if after_it is ConnectionState.CLOSED:
-            self._end()
 
     def _take_channel_method(
         self,
@@ -479,7 +395,9 @@ class Inbound(Session):
     def _move_connection(self, state: ConnectionState) -> None:
         super()._move_connection(state)
         self._repeats.forget()
-        if closed_by(state):
+        if state is ConnectionState.CLOSED:
+            self._end()
+        elif closed_by(state):
             self._drop_contents()
 
     def _move_channel(self, number: int, state: ChannelState) -> None:

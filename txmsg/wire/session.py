@@ -40,6 +40,11 @@ class Limits:
     max_table_items: int = 4096
     initial_frame_max: int = FRAME_MIN_SIZE
 
+    @property
+    def table_limits(self) -> TableLimits:
+        """The part that is about field tables."""
+        return TableLimits(self.max_table_depth, self.max_table_items)
+
 
 class Session:
     """The state of one connection and of its channels; base of the two directions."""
@@ -54,7 +59,7 @@ class Session:
         self.channel_max = 0
         self._is_tuned = False
         self._channels: dict[int, ChannelState] = {}
-        self._table_limits = TableLimits(limits.max_table_depth, limits.max_table_items)
+        self._table_limits = limits.table_limits
 
     def channel_state(self, number: int) -> ChannelState:
         """Where channel `number` is; CLOSED for one that was never used."""
