@@ -160,7 +160,8 @@ def _write_float(out: bytearray, value: float, depth: int, left: int) -> int:
 def _write_float32(out: bytearray, value: Float32, depth: int, left: int) -> int:
     if value != value:  # NaN: keep its bits, which a conversion by the processor would change
         bits = struct.unpack(">Q", struct.pack(">d", value))[0]
-        out += _pack_sized(_F32, bits >> 32 & 0x80000000 | 0x7F800000 | bits >> 29 & 0x7FFFFF or 1)
+        payload = bits >> 29 & 0x7FFFFF or 0x400000  # 0 would be infinity
+        out += _pack_sized(_F32, bits >> 32 & 0x80000000 | 0x7F800000 | payload)
         return left
     try:
         out += _pack_f32(_F32, value)
