@@ -37,8 +37,8 @@ class ConsumerConfig:
     """What the service is to do; see docs/consumer-service.md for each key.
 
     queue, handler: required.  url: may hold a user and password.  username, password: both or none; they
-    replace those of the URL.  paths: absolute or relative to the current directory.  prefetch: 0 means unlimited.  times in
-    seconds.  warnings: lines to log at start.
+    replace those of the URL.  paths: absolute or relative to the current directory.  prefetch: 0 means unlimited.
+    Times are in seconds.  warnings: lines to log at start.
     """
 
     queue: str

@@ -110,7 +110,7 @@ _AT_CONNECT: tuple[tuple[type[BaseException], ExitCode, str], ...] = (
         "check that the port is an AMQP 0-9-1 one; a TLS port needs amqps:// in the URL",
     ),
     (errors.ConnectTimeout, ExitCode.CONNECTION, "check the host and port in the URL, and the firewall between"),
-    (errors.ConnectFailed, ExitCode.CONNECTION, "check the host and port in the URL, and that the broker runs"),
+    (errors.ConnectFailed, ExitCode.CONNECTION, "check the host and port in the URL"),
 )
 
 _DECLARATION_ADVICE: dict[tuple[Stage, type[BaseException]], str] = {

@@ -69,6 +69,11 @@ class ConsumerOptions(usage.Options):
         """An argument of the declaration, as NAME=VALUE; may be repeated."""
         self["queue_arguments"].append(value)
 
+    def opt_password(self, _value: str) -> NoReturn:
+        """Refused, as it could be seen in the list of processes: set TXMSG_PASSWORD or --password-file."""
+        # Without this, getopt would take it for an abbreviation of --password-file, and the error show its value.
+        raise usage.UsageError("--password would be seen in the list of processes: set TXMSG_PASSWORD instead")
+
     def opt_version(self) -> NoReturn:
         """Print the version and exit."""
         print(f"txmsg {__version__}")  # noqa: T201 - what was asked for
@@ -121,8 +126,6 @@ def _improve(problem: str) -> str:
     if problem.startswith("option --") and problem.endswith("not recognized"):
         known = ["config", *(s.option for s in SETTINGS if s.is_option), *(f"no-{s.option}" for s in _FLAGS)]
         name = words[1].removeprefix("--").removesuffix(",")
-        if name.replace("-", "_") == "password":
-            return "there is no --password, it would be seen in the list of processes: set TXMSG_PASSWORD"
         return f"unknown option --{name}; {nearest_name(name, known)}"
     return problem
 

@@ -1,0 +1,164 @@
+"""How the process ends: codes, signals, the watchdog; without ending this one."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import threading
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.service.fakes import ClockReactor, FakeConnection
+from tests.service.logs import Logged
+from txmsg import errors
+from txmsg.service import exit as exit_module
+from txmsg.service.config import ConsumerConfig
+from txmsg.service.consumer import ConsumerService
+from txmsg.service.exit import ProcessExit
+
+
+class ExitTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.logged = Logged(self)
+        self.reactor = ClockReactor()
+        self.connecting: Deferred[Any] = Deferred()
+        self.left: list[int] = []
+        self.has_left = threading.Event()
+        self.stderr = io.StringIO()
+        self.patch(sys, "__stderr__", self.stderr)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.service = ConsumerService(
+            ConsumerConfig(queue="work", handler="none:none", drain=5.0),
+            lambda delivery: Deferred(),
+            reactor=self.reactor,
+            connect=lambda parameters, *, reactor: self.connecting,
+        )
+        self.exit = ProcessExit(self.leave)
+        self.exit.watch(self.service, self.reactor)
+        self.addCleanup(lambda: self.exit._watchdog and self.exit._watchdog.cancel())
+
+    def leave(self, code: int) -> None:
+        self.left.append(code)
+        self.has_left.set()
+
+    def consuming(self) -> FakeConnection:
+        """The service started, with one handler that does not end."""
+        connection = FakeConnection()
+        self.connecting.callback(connection)
+        self.service.startService()
+        channel = connection.fake_channel
+        channel.offer(channel.delivery(1))
+        return connection
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        signal.raise_signal(number)
+        self.reactor.advance(0)
+
+
+class CodeTests(ExitTestCase):
+    def test_a_failed_start(self) -> None:
+        """R33: the line on standard error, the reactor stopped, the code at the end of the process."""
+        self.service.startService()
+        self.connecting.errback(errors.AuthenticationFailed("refused"))
+        (line,) = self.stderr.getvalue().splitlines()
+        self.assertTrue(line.startswith("txmsg-consumer: cannot connect to amqp://localhost:5672/%2F: refused"))
+        self.assertTrue(line.endswith("(exit code 17)"))
+        self.assertEqual((self.reactor.stops, self.left), (1, []))
+        self.exit.at_exit()
+        self.assertEqual(self.left, [17])
+
+    def test_success_is_left_to_python(self) -> None:
+        self.service.startService()
+        self.service.stopService()
+        self.exit.at_exit()
+        self.assertEqual((self.left, self.stderr.getvalue()), ([], ""))
+
+    def test_a_reactor_that_stops_already(self) -> None:
+        def stop() -> None:
+            raise ReactorNotRunning
+
+        self.reactor.stop = stop  # type: ignore[method-assign]
+        self.service.startService()
+        self.connecting.errback(errors.ConnectFailed())
+        self.assertEqual(self.exit.exit_code, 14)
+
+    def test_closed_streams_do_not_change_the_code(self) -> None:
+        self.stderr.close()
+        self.service.startService()
+        self.connecting.errback(errors.ConnectFailed())
+        self.exit.at_exit()
+        self.assertEqual(self.left, [14])
+
+    def test_no_standard_error_at_all(self) -> None:
+        self.patch(sys, "__stderr__", None)
+        exit_module.say("nobody hears")
+        self.exit._leave(3)
+        self.assertEqual(self.left, [3])
+
+
+class SignalTests(ExitTestCase):
+    def test_the_first_signal_stops_the_reactor_and_no_more(self) -> None:
+        """peers.md 4, "stop": drain.  twistd would otherwise die by the signal instead of exiting 0."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.exit._signals = 0
+            self.signal(number)
+        self.assertEqual((self.reactor.stops, self.left), (2, []))
+        self.assertIn("SIGTERM: stopping", self.logged.text)
+        self.assertIn("SIGINT: stopping", self.logged.text)
+
+    def test_the_second_cuts_the_drain_short(self) -> None:
+        connection = self.consuming()
+        self.signal()
+        self.service.stopService()  # what the reactor's stop leads to
+        self.assertTrue(connection.is_open)
+        self.signal()
+        self.assertFalse(connection.is_open)
+        self.assertEqual(self.exit.exit_code, 75)
+        self.assertIn("SIGTERM again", self.logged.text)
+
+    def test_the_third_ends_the_process(self) -> None:
+        """Also when the reactor is blocked: nothing is left to it."""
+        self.consuming()
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        self.assertEqual(self.left, [75])
+
+    def test_an_ignored_sigint_stays_ignored(self) -> None:
+        """A shell starts background jobs so."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ProcessExit(self.leave).watch(self.service, self.reactor)
+        self.assertEqual(signal.getsignal(signal.SIGINT), signal.SIG_IGN)
+        self.assertNotEqual(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)
+
+    def test_the_watchdog_is_set_at_the_first_signal(self) -> None:
+        """A handler that blocks the reactor cannot keep the process: drain, two closes, and the grace."""
+        self.signal()
+        assert self.exit._watchdog is not None
+        self.assertTrue(self.exit._watchdog.daemon)
+        self.assertEqual(self.exit._watchdog.interval, 5.0 + 2 * 10.0 + exit_module.GRACE)
+
+    def test_the_watchdog_ends_the_process(self) -> None:
+        self.patch(exit_module, "GRACE", 0.01)
+        self.consuming()
+        self.service.stopService()
+        self.reactor.advance(5)
+        self.assertTrue(self.has_left.wait(10))
+        self.assertEqual(self.left, [75])
+
+    def test_a_watchdog_without_a_code_says_75(self) -> None:
+        self.exit._give_up()
+        self.assertEqual(self.left, [75])
+
+
+def test_say_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", stream)
+    exit_module.say("hello")
+    assert stream.getvalue() == "txmsg-consumer: hello\n"
+    assert capsys.readouterr().err == ""
