@@ -290,14 +290,14 @@ class Consuming(ChannelCore):
         if multiple:
             delivery_tag = self._settlements.settle_up_to(delivery_tag)[-1]
         else:
-            self._settlements.settle(delivery_tag)
+            delivery_tag = self._settlements.settle(delivery_tag)
         self.connection.write(self._wire.encode_nack(self.channel_number, delivery_tag, multiple, requeue))
 
     def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
         """Give one delivery back, as `basic_nack` does.  Raises as `basic_ack` does."""
         self.connection.check_thread()
         self.flush_acks()
-        self._settlements.settle(delivery_tag)
+        delivery_tag = self._settlements.settle(delivery_tag)
         self.connection.write(self._wire.encode_reject(self.channel_number, delivery_tag, requeue))
 
     def flush_acks(self) -> None:

@@ -27,8 +27,9 @@ class SettlementLedger:
     __slots__ = ("_acked", "_closed", "_last", "_recovering", "_stale_up_to", "_transaction", "open")
 
     def __init__(self) -> None:
-        #: Open tags.  A dict keeps the order of delivery, which is ascending.
-        self.open: dict[int, None] = {}
+        #: Open tags.  A dict keeps the order of delivery, which is ascending.  The value is the tag once more:
+        #: what leaves is the number that came in, whatever equal object (1.0, True) the caller has.
+        self.open: dict[int, int] = {}
         self._acked: list[int] = []
         self._closed: BaseException | None = None
         self._last = 0
@@ -48,28 +49,28 @@ class SettlementLedger:
         """A delivery that has to be settled has come in."""
         self._last = delivery_tag
         if not self._recovering:
-            self.open[delivery_tag] = None
+            self.open[delivery_tag] = delivery_tag
 
     # -- settling ----------------------------------------------------------------------------------
 
     def ack(self, delivery_tag: int) -> None:
         """Settle one tag; the ack leaves with `take_acks`."""
         try:
-            del self.open[delivery_tag]
-        except KeyError:
+            self._acked.append(self.open.pop(delivery_tag))
+        except (KeyError, TypeError):
             raise self._refusal(delivery_tag) from None
-        self._acked.append(delivery_tag)
         if self._transaction is not None:
-            self._transaction.append(delivery_tag)
+            self._transaction.append(self._acked[-1])
 
-    def settle(self, delivery_tag: int) -> None:
-        """Settle one tag that the caller nacks or rejects itself."""
+    def settle(self, delivery_tag: int) -> int:
+        """Settle one tag that the caller nacks or rejects itself; returns the tag to put on the wire."""
         try:
-            del self.open[delivery_tag]
-        except KeyError:
+            delivery_tag = self.open.pop(delivery_tag)
+        except (KeyError, TypeError):
             raise self._refusal(delivery_tag) from None
         if self._transaction is not None:
             self._transaction.append(delivery_tag)
+        return delivery_tag
 
     def settle_up_to(self, delivery_tag: int) -> list[int]:
         """Settle every open tag up to and including `delivery_tag` (0: all); ascending, never empty.
@@ -95,7 +96,7 @@ class SettlementLedger:
             return StaleDelivery(
                 f"delivery {delivery_tag} cannot be settled any more, the broker has requeued it: {self._closed}"
             )
-        if self._recovering or delivery_tag <= self._stale_up_to:
+        if self._recovering or 0 < delivery_tag <= self._stale_up_to:
             return StaleDelivery(f"delivery {delivery_tag} was requeued by basic.recover")
         return AlreadySettled(
             f"delivery {delivery_tag} is not open on this channel: "
@@ -145,7 +146,7 @@ class SettlementLedger:
         """tx.rollback was written: RabbitMQ holds those tags as open again, without delivering them again."""
         if self._transaction:
             tags, self._transaction = self._transaction, []
-            self.open = dict.fromkeys(sorted([*self.open, *tags]))
+            self.open = {tag: tag for tag in sorted([*self.open, *tags])}
 
     def close(self, reason: BaseException) -> None:
         """The channel can settle nothing any more; the first reason stays."""
