@@ -9,8 +9,8 @@ the short string that follows them, become one :class:`struct.Struct`.  For basi
             v1 = self.exchange.encode("utf-8", "surrogateescape")
             v2 = self.routing_key.encode("utf-8", "surrogateescape")
             return b"".join((pack0(60, 60, len(v0)), v0,
-                             pack1(self.delivery_tag, bits1[self.redelivered], len(v1)), v1,
-                             pack2(len(v2)), v2))
+                             pack1(self.delivery_tag, bits2[(self.redelivered, )], len(v1)), v1,
+                             pack3(len(v2)), v2))
         except Exception:
             pass
         return plain_encode(self)
@@ -20,10 +20,11 @@ the short string that follows them, become one :class:`struct.Struct`.  For basi
         try:
             size = data[at]; at += 1
             stop = at + size; consumer_tag = data[at:stop].decode("utf-8", "surrogateescape"); at = stop
-            delivery_tag, bits, size = unpack0(data, at); at += 10
+            delivery_tag, bits1, size = unpack0(data, at); at += 10
+            redelivered = bits1 & 1 == 1
             ...
             if at == end:
-                return cls(consumer_tag, delivery_tag, bits & 1 == 1, exchange, routing_key)
+                return cls(consumer_tag, delivery_tag, redelivered, exchange, routing_key)
         except failures:
             pass
         return plain_decode(data, start, end, limits)
@@ -173,13 +174,14 @@ def _decoder(made: type[Method], namespace: dict[str, Any]) -> Iterable[str]:
             formats += _FORMATS[kind]
             targets.append(name)
         elif kind == "bit":
+            octet = f"bits{len(targets)}"
             formats += "B"
-            targets.append("bits")
+            targets.append(octet)
             if len(group) == 1:
-                after.append(f"{name} = bits & 1 == 1")
+                after.append(f"{name} = {octet} & 1 == 1")
             else:
                 flags = _bind(namespace, "flags", _combinations(len(group)))
-                after.append(f"{', '.join(bit.name for bit in group)} = {flags}[bits & {2 ** len(group) - 1}]")
+                after.append(f"{', '.join(bit.name for bit in group)} = {flags}[{octet} & {2 ** len(group) - 1}]")
         elif kind == "shortstr":
             formats += "B"
             targets.append("size")
