@@ -20,9 +20,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from txmsg.amqp import uri
 from txmsg.amqp.sasl import Credentials, CredentialsSource, default_credentials, is_credentials
-from txmsg.amqp.secret import REDACTED
+from txmsg.amqp.secret import REDACTED, Secret
 from txmsg.amqp.tls import TLSOptions
-from txmsg.amqp.validation import flag, host_name, integer, nearest, refuse_unknown, seconds, shown, text
+from txmsg.amqp.validation import flag, host_name, integer, nearest, refuse_unknown, seconds, shown, text, unchangeable
 from txmsg.errors import ConfigurationError
 
 __all__ = ["TCP_OPTIONS", "ConnectionParameters"]
@@ -35,6 +35,7 @@ _MIB = 1024 * 1024
 _NO_LIMIT = 2**63 - 1
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionParameters:
     """All settings of a connection; keyword-only, checked at once, never changed.  Times are in seconds.
@@ -99,10 +100,11 @@ class ConnectionParameters:
 
     def __new__(cls, *args: Any, **parameters: Any) -> ConnectionParameters:
         """Refuse a misspelt name with the nearest right one; the values may be secret, so they are gone before."""
-        names, is_positional = list(parameters), bool(args)
+        names = list(parameters)
+        is_url = bool(args) or any(sign in str(parameters.get("host")) for sign in ("://", "@"))
         del args, parameters
-        if is_positional:
-            raise ConfigurationError("ConnectionParameters takes keywords only; for a URL there is from_url(url)")
+        if is_url:
+            raise ConfigurationError("ConnectionParameters takes keywords; for a URL there is from_url(url)")
         refuse_unknown(cls.__name__, names, cls.__slots__)
         return object.__new__(cls)
 
@@ -160,7 +162,7 @@ class ConnectionParameters:
             integer(name, getattr(self, name), 1, _NO_LIMIT)
 
     @classmethod
-    def from_url(cls, url: str, **overrides: Any) -> ConnectionParameters:
+    def from_url(cls, url: str | Secret, **overrides: Any) -> ConnectionParameters:
         """Return the parameters that an amqp:// or amqps:// URL describes (see `txmsg.amqp.uri`).
 
         overrides: parameters that are not taken from the URL, such as tls or client_properties; they win.
@@ -179,10 +181,10 @@ class ConnectionParameters:
         if "tls" in changes and "port" not in changes and self.port == _PORTS[self.tls is not None]:
             changes["port"] = None
         names = list(changes)
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes
-        del changes
-        refuse_unknown(type(self).__name__, names, self.__slots__)
-        return type(self)(**given)
+        if not set(names) <= set(self.__slots__):
+            del changes
+            refuse_unknown(type(self).__name__, names, self.__slots__)
+        return type(self)(**({f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | changes))
 
     def get_credentials(self) -> Deferred[Credentials]:
         """Ask for the credentials of one connect: a Deferred, because a callable may need time (C2.2).
@@ -204,10 +206,11 @@ class ConnectionParameters:
         The empty virtual host is shown as a bare slash, as in RabbitMQ's URI specification; "/" is "%2F".
         """
         user = getattr(self.credentials, "username", None)
-        who = f"{quote(user, safe='')}:{REDACTED}@" if isinstance(user, str) else ""
-        where = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")
+        who = f"{_quoted(user)}:{REDACTED}@" if isinstance(user, str) else ""
+        host = str(self.host)
+        where = f"[{host}]" if ":" in host else _quoted(host)
         scheme = "amqp" if self.tls is None else "amqps"
-        return f"{scheme}://{who}{where}:{self.port}/{quote(self.virtual_host, safe='')}"
+        return f"{scheme}://{who}{where}:{self.port}/{_quoted(self.virtual_host)}"
 
     def __repr__(self) -> str:
         """Return the URL and what differs from the defaults, without secrets."""
@@ -218,6 +221,11 @@ class ConnectionParameters:
             if f.name not in hidden and getattr(self, f.name) != f.default
         )
         return f"<ConnectionParameters {self.as_url()}{others}>"
+
+
+def _quoted(value: object) -> str:
+    """Percent-encode whatever it is: a refused object is shown too, in a traceback."""
+    return quote(str(value), safe="", errors="replace")
 
 
 def _ask(source: Callable[[], Credentials | Awaitable[Credentials]]) -> Any:
@@ -247,7 +255,7 @@ def _properties(given: object) -> dict[str, Any] | None:
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"client_properties must be a dict or None, not {type(given).__name__}")
     for key in given:
-        text("client_properties: each key", key)
+        text("client_properties: each key", key, empty=True)
     return copy.deepcopy(dict(given))
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-from txmsg.amqp.secret import Secret, SecretBytes
+from txmsg.amqp.secret import REDACTED, Secret, SecretBytes
 from txmsg.errors import AuthenticationFailed, ConfigurationError, NoCommonMechanism, clip
 from txmsg.wire.tables import encode_table
 
@@ -111,7 +111,8 @@ class PlainCredentials(_NoChallenge):
         return SecretBytes(b"\0%b\0%b" % (self._username.encode("utf-8"), self._password.reveal_bytes()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({clip(self._username)!r}, {self._password!s})"
+        user = getattr(self, "_username", "")  # "": shown half-made, in a traceback
+        return f"{type(self).__name__}({clip(user)!r}, {REDACTED})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PlainCredentials):

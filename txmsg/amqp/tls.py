@@ -43,7 +43,7 @@ from zope.interface import implementer
 from txmsg.amqp.secret import Secret, SecretBytes
 from txmsg.amqp.tls_failures import classify_tls_failure, looks_like_tls
 from txmsg.amqp.tls_verify import check_the_checker, guard, is_ip_address, verify_peer
-from txmsg.amqp.validation import host_name, refuse_unknown, shown
+from txmsg.amqp.validation import host_name, refuse_unknown, shown, unchangeable
 from txmsg.errors import ConfigurationError
 
 __all__ = ["TLSOptions", "classify_tls_failure", "has_client_certificate", "looks_like_tls", "verify_peer"]
@@ -56,6 +56,7 @@ _VERSIONS = {"TLSv1.2": TLSVersion.TLSv1_2, "TLSv1.3": TLSVersion.TLSv1_3}
 Path = str | os.PathLike[str]
 
 
+@unchangeable
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class TLSOptions:
     """How to speak TLS with a broker.  All files are PEM; all of it is keyword-only.
@@ -135,7 +136,7 @@ class TLSOptions:
 
     def __repr__(self) -> str:
         """Return what differs from the defaults, without secrets."""
-        given = {name: getattr(self, name) for name in self.__slots__}
+        given = {name: getattr(self, name, None) for name in self.__slots__}  # None: shown half-made, in a traceback
         shown_as = {"ca_data": "...", "key_password": "***", "client_certificate": "..."}
         parts = [f"{k}={shown_as.get(k) or repr(v)}" for k, v in given.items() if v not in (None, "TLSv1.2")]
         return f"TLSOptions({', '.join(parts)})"

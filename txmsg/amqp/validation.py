@@ -9,10 +9,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from typing import NoReturn, TypeVar
 
 from txmsg.errors import ConfigurationError, clip
 
-__all__ = ["flag", "host_name", "integer", "nearest", "refuse_unknown", "seconds", "shown", "text"]
+__all__ = ["flag", "host_name", "integer", "nearest", "refuse_unknown", "seconds", "shown", "text", "unchangeable"]
+
+_T = TypeVar("_T")
 
 #: 31 days: a longer time limit is a slip of the unit, and some event loops cannot hold it.
 LONGEST = 31 * 86400.0
@@ -27,8 +30,9 @@ def shown(value: object) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'heartbeat'?" for the known name that looks most like `name`, or ""."""
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    by_lower = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
 
 
 def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -37,6 +41,20 @@ def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> Non
     for name in given:
         if name not in names:
             raise ConfigurationError(f"{what} has no parameter {shown(name)}{nearest(name, names)}")
+
+
+def unchangeable(cls: type[_T]) -> type[_T]:
+    """Class decorator, above a frozen dataclass with slots: also an unknown attribute is refused with AttributeError.
+
+    What `dataclass` makes for that fails with a TypeError in Python 3.11, because the slots need a second class.
+    """
+
+    def refuse(self: object, name: str, *value: object) -> NoReturn:
+        raise AttributeError(f"a {cls.__name__} is never changed: make another one (attribute {name!r})")
+
+    cls.__setattr__ = refuse  # type: ignore[method-assign]
+    cls.__delattr__ = refuse  # type: ignore[method-assign]
+    return cls
 
 
 def integer(name: str, value: object, lowest: int, highest: int) -> int:
