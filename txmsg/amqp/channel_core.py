@@ -207,8 +207,9 @@ class ChannelCore:
         self.connection.check_thread()
         done = self.when_closed()
         if self._state in (State.OPEN, State.OPENING):
-            self._state = State.CLOSING
             self._closing = reason = ChannelClosed(reply_text, reply_code, initiator="client")
+            self._stop_settling(reason)
+            self._state = State.CLOSING
             clock, limit = self.connection.clock, self.connection.parameters.close_timeout
             self._close_timer = clock.callLater(limit, self._end, reason)
             published = self.when_published()
@@ -250,13 +251,14 @@ class ChannelCore:
             self.connection.write(self._wire.send_method(self.channel_number, channel.CloseOk()))
         except TxmsgError:
             self._log.failure("channel.close-ok could not be sent")
-        self._end(error)
+        # First the number, so that whoever learns of the end can open a channel with it.
         self._forget_if_free()
+        self._end(error)
 
     def _close_ok(self) -> None:
         assert self._closing is not None
-        self._end(self._closing)
         self._forget_if_free()
+        self._end(self._closing)
 
     def _forget_if_free(self) -> None:
         """Free the number, unless our own close is still unanswered (both sides closed at once)."""
@@ -266,8 +268,15 @@ class ChannelCore:
     def connection_closing(self, reason: BaseException) -> None:
         """For the connection: nothing new may begin on this channel."""
         if self._state in (State.OPEN, State.OPENING) and isinstance(reason, TxmsgError):
+            self._stop_settling(reason)
             self._state = State.CLOSING
             self._reason_of_connection(reason)
+
+    def _stop_settling(self, reason: BaseException) -> None:
+        """Write the acks given so far; from now on what is unsettled goes back to its queue."""
+        if self._settlements.has_unwritten_acks:
+            self.flush_acks()
+        self._settlements.close(reason)
 
     def _reason_of_connection(self, reason: TxmsgError) -> None:
         self._closing = ChannelClosed(

@@ -66,7 +66,9 @@ class ConfirmLedger:
         "_by_key",
         "_clock",
         "_id_counter",
+        "_is_closed",
         "_id_prefix",
+        "_lowest",
         "_marks",
         "_returned",
         "_timer",
@@ -92,8 +94,13 @@ class ConfirmLedger:
         self._timer: IDelayedCall | None = None
         self._marks: deque[tuple[float, int]] = deque()
         self._timed_out_up_to = 0
+        #: No number below this one is pending.
+        self._lowest = 1
         self._id_prefix = os.urandom(12).hex()
         self._id_counter = 0
+        self._is_closed = False
+        if timeout is not None:
+            self._timer = clock.callLater(min(TICK, timeout), self._tick)
 
     def __len__(self) -> int:
         return len(self.pending)
@@ -109,8 +116,6 @@ class ConfirmLedger:
         """The next message is being written; `deferred` waits for its answer."""
         self.last_tag = tag = self.last_tag + 1
         self.pending[tag] = deferred
-        if self._timer is None:
-            self._start_timer()
 
     def published_mandatory(self, deferred: Deferred[int | None], message: MandatoryPublish) -> None:
         """As `published`, for a message that may be returned."""
@@ -123,36 +128,35 @@ class ConfirmLedger:
 
     def acked(self, tag: int, multiple: bool) -> None:
         """basic.ack: succeed, or fail with PublishReturned where the message came back before."""
-        if not multiple:
-            try:
-                deferred = self.pending.pop(tag)
-            except KeyError:
-                self._check_known(tag)
-                return
-            if self._awaiting_return:
-                self._finish_mandatory(tag, deferred)
-            else:
-                deferred.callback(tag)
+        if tag > self.last_tag or not tag and not multiple:
+            raise self._unknown(tag)
+        pending = self.pending
+        if multiple:
+            # By counting up from the lowest open number: callbacks may publish meanwhile, which adds behind.
+            last = tag or self.last_tag
+            for number in range(self._lowest, last + 1):
+                deferred = pending.pop(number, None)
+                if deferred is not None:
+                    if self._awaiting_return:
+                        self._finish_mandatory(number, deferred)
+                    else:
+                        deferred.callback(number)
+            if last >= self._lowest:
+                self._lowest = last + 1
         else:
-            pending = self.pending
-            if tag:
-                self._check_known(tag)
-            # Callbacks may publish: new entries are behind, so take one at a time from the front.
-            while pending:
-                first = next(iter(pending))
-                if tag and first > tag:
-                    break
-                deferred = pending.pop(first)
+            deferred = pending.pop(tag, None)
+            if deferred is not None:  # else it was answered before: the broker's fault, and harmless
                 if self._awaiting_return:
-                    self._finish_mandatory(first, deferred)
+                    self._finish_mandatory(tag, deferred)
                 else:
-                    deferred.callback(first)
+                    deferred.callback(tag)
         if not self.pending:
             self._idle()
 
     def nacked(self, tag: int, multiple: bool) -> None:
         """basic.nack: fail with PublishNacked."""
-        self._check_known(tag)
+        if tag > self.last_tag or not tag and not multiple:
+            raise self._unknown(tag)
         if multiple:
             tags = [t for t in self.pending if not tag or t <= tag]
         else:
@@ -178,14 +182,11 @@ class ConfirmLedger:
                 return True
         return False
 
-    def _check_known(self, tag: int) -> None:
-        # An answer to a number that was answered before is the broker's fault, but harms nobody; a
-        # number that was never given means that both sides count differently: every later answer
-        # would go to the wrong publish.
-        if tag > self.last_tag or (tag == 0 and not self.last_tag):
-            raise RemoteProtocolError(
-                f"the broker confirmed publish {tag}, but only {self.last_tag} were made on this channel", 503
-            )
+    def _unknown(self, tag: int) -> RemoteProtocolError:
+        """A number that was never given: both sides count differently, every later answer would go astray."""
+        return RemoteProtocolError(
+            f"the broker answered publish {tag}, but {self.last_tag} were made on this channel", 503
+        )
 
     def _finish_mandatory(self, tag: int, deferred: Deferred[int | None]) -> None:
         returned = self._returned.pop(tag, None)
@@ -217,11 +218,6 @@ class ConfirmLedger:
 
     # -- time limit --------------------------------------------------------------------------------
 
-    def _start_timer(self) -> None:
-        if self._timeout is not None:
-            self._marks.append((self._clock.seconds(), self.last_tag))
-            self._timer = self._clock.callLater(min(TICK, self._timeout), self._tick)
-
     def _tick(self) -> None:
         """Look at the clock once a second instead of noting the time of every publish.
 
@@ -230,17 +226,14 @@ class ConfirmLedger:
         self._timer = None
         assert self._timeout is not None
         now = self._clock.seconds()
-        self._marks.append((now, self.last_tag))
         expired = 0
         while self._marks and self._marks[0][0] <= now - self._timeout:
             expired = self._marks.popleft()[1]
-        if expired:
+        self._marks.append((now, self.last_tag))
+        if expired > self._timed_out_up_to:
             self._expire(expired)
-        if self.pending:
-            if self._timer is None:
-                self._timer = self._clock.callLater(min(TICK, self._timeout), self._tick)
-        else:
-            self._marks.clear()
+        if not self._is_closed:
+            self._timer = self._clock.callLater(min(TICK, self._timeout), self._tick)
 
     def _expire(self, up_to: int) -> None:
         error_text = f"no answer to publish {{}} within {self._timeout:g} s"
@@ -258,15 +251,18 @@ class ConfirmLedger:
 
     def close(self, make_error: Callable[[int], BaseException]) -> None:
         """Fail all that is pending, oldest first, with `make_error(tag)`."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        pending, self.pending = self.pending, {}
+        # Emptied in place: `acked` may be half way through it, with a callback that closed the channel.
+        pending = list(self.pending.items())
+        self.pending.clear()
         returned, self._returned = self._returned, {}
         self._awaiting_return.clear()
         self._by_key.clear()
         self._marks.clear()
-        for tag, deferred in pending.items():
+        for tag, deferred in pending:
             back = returned.get(tag)
             if back is not None:
                 error: BaseException = PublishReturned(

@@ -156,29 +156,30 @@ class Outbox:
 class HeldQueue:
     """The held publishes and calls of one channel, in the order they were made."""
 
-    __slots__ = ("_entries", "_outbox")
+    __slots__ = ("_outbox", "entries")
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._entries: deque[Held] = deque()
+        #: The front is written first.
+        self.entries: deque[Held] = deque()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def hold_publish(
         self, write: Callable[[], None], size: int, deferred: Deferred[int | None], deadline: float | None
     ) -> None:
         """Hold a publish; raises Overloaded."""
         self._outbox.take(size)
-        self._entries.append(Held(write, size, deferred, deadline))
+        self.entries.append(Held(write, size, deferred, deadline))
 
     def hold_call(self, write: Callable[[], None]) -> None:
         """Let a method wait behind the publishes held so far."""
-        self._entries.append(Held(write, 0, None, None))
+        self.entries.append(Held(write, 0, None, None))
 
     def drain(self, may_publish: Callable[[], bool]) -> None:
         """Write from the front as long as `may_publish()`; calls at the front always go."""
-        entries = self._entries
+        entries = self.entries
         while entries:
             if entries[0].deferred is not None and not may_publish():
                 return
@@ -191,18 +192,18 @@ class HeldQueue:
 
     def expire(self, now: float, why: str) -> None:
         """Fail the publishes whose time is up."""
-        if not any(e.deadline is not None and e.deadline <= now for e in self._entries):
+        if not any(e.deadline is not None and e.deadline <= now for e in self.entries):
             return
         kept: deque[Held] = deque()
         late: list[Held] = []
-        for entry in self._entries:
+        for entry in self.entries:
             (late if entry.deadline is not None and entry.deadline <= now else kept).append(entry)
-        self._entries = kept
+        self.entries = kept
         self._fail(late, lambda: NotSent(f"not written within its time limit: {why}"))
 
     def close(self, reason: BaseException) -> None:
         """Fail all held publishes with NotSent; held calls are failed by their owner."""
-        entries, self._entries = self._entries, deque()
+        entries, self.entries = self.entries, deque()
         self._fail(list(entries), lambda: NotSent("held back until the end", reason))
 
     def _fail(self, entries: list[Held], make_error: Callable[[], NotSent]) -> None:

@@ -37,6 +37,9 @@ class Publishing(ChannelCore):
         self._confirm_reply: Deferred[confirm.SelectOk | None] | None = None
         self._return_callbacks: list[Callable[[ReturnedMessage], object]] = []
         self._published_waiters: list[Deferred[None]] = []
+        self._encode_publish = connection.wire.encode_publish
+        #: Whether publishes have to queue up behind others, or the broker has stopped the channel's flow.
+        self._is_holding = False
 
     @property
     def is_confirming(self) -> bool:
@@ -90,14 +93,16 @@ class Publishing(ChannelCore):
                 properties = NO_PROPERTIES
             if mandatory and confirms is not None:
                 message, encoded = _identify(confirms, exchange, routing_key, properties, body)
-                frames = self._wire.encode_publish(self.channel_number, exchange, routing_key, True, encoded, body)
+                frames = self._encode_publish(self.channel_number, exchange, routing_key, True, encoded, body)
             else:
-                frames = self._wire.encode_publish(
+                frames = self._encode_publish(
                     self.channel_number, exchange, routing_key, mandatory, properties, body
                 )
         except TxmsgError as error:
             return fail(error)
-        if not connection.can_publish or self._held or not self.flow_active:
+        except (TypeError, AttributeError):
+            return fail(EncodeError("exchange and routing key are str, properties are BasicProperties or None"))
+        if self._is_holding or not connection.can_publish:
             return self._hold(frames, message)
         connection.write_all(frames)
         if confirms is None:
@@ -108,7 +113,9 @@ class Publishing(ChannelCore):
             return waiting
         deferred: Deferred[int | None] = Deferred()
         if message is None:
-            confirms.published(deferred)
+            # ConfirmLedger.published, without the call.
+            confirms.last_tag = tag = confirms.last_tag + 1
+            confirms.pending[tag] = deferred
         else:
             confirms.published_mandatory(deferred, message)
         return deferred
@@ -175,6 +182,7 @@ class Publishing(ChannelCore):
             self._held.hold_publish(write, sum(map(len, frames)), deferred, deadline)
         except TxmsgError as error:
             return fail(error)
+        self._is_holding = True
         connection.outbox.hold(self)
         return deferred
 
@@ -184,6 +192,7 @@ class Publishing(ChannelCore):
     def drain_held(self) -> None:
         """For the connection: write what was held, as far as it goes."""
         self._held.drain(self._may_publish)
+        self._is_holding = bool(self._held) or not self.flow_active
         if not self._held:
             self.connection.outbox.holding.pop(self, None)
             self._check_published()
@@ -196,8 +205,7 @@ class Publishing(ChannelCore):
     def set_flow(self, active: bool) -> None:
         """The broker's channel.flow: stop publishing, or go on."""
         self.flow_active = active
-        if active:
-            self.drain_held()
+        self.drain_held()
 
     def when_published(self) -> Deferred[None]:
         """A Deferred that fires when no publish of this channel is held or waits for its confirm."""

@@ -15,6 +15,8 @@ finding one says that the channel is open.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import lru_cache
 from struct import Struct
 from typing import Final
 
@@ -60,14 +62,21 @@ __all__ = ["Outbound"]
 #: Method frames of publishes kept; beyond it the oldest goes.  A key is at most two short strings.
 _MAX_PUBLISHES: Final = 512
 
+#: Longer property lists are encoded each time.
+_MAX_REPEATED_PROPERTIES: Final = 256
+
 #: The argument of an ack or nack after the ids, and the end octet.
 _pack_settlement: Final = Struct(">QBB").pack
-_pack_header_start: Final = HEADER_START.pack
-_pack_end_and_start: Final = END_AND_START.pack
 _join: Final = b"".join
 
 #: Octets of an ack, nack or reject frame before the delivery tag.
 _SETTLEMENT_START: Final = 11
+
+
+@lru_cache(maxsize=1024)
+def _repeated_layout(start: int, between: int) -> Callable[..., bytes]:
+    """Pack constant octets, the body size of the content header, constant octets, the size of the body frame."""
+    return struct.Struct(f">{start}sQ{between}sI").pack
 
 
 class Outbound(Session):
@@ -77,6 +86,10 @@ class Outbound(Session):
         super().__init__(role, limits)
         #: Method frames of publishes.
         self._publishes: dict[tuple[int, str, str, bool], bytes] = {}
+        #: By address and encoded properties: how to pack all that comes before the body, and its constant parts.
+        self._repeated: dict[tuple[int, str, str, bool, bytes], tuple[Callable[..., bytes], bytes, bytes]] = {}
+        self._seen_once: set[tuple[int, str, str, bool, bytes]] = set()
+        self._join_limit = 0
         #: By channel: a frame of each settling method up to the delivery tag.
         self._acks: dict[int, bytes] = {}
         self._nacks: dict[int, bytes] = {}
@@ -176,31 +189,40 @@ class Outbound(Session):
 
         The same as :meth:`send_content` with a `basic.Publish`, for those that send many.
         """
-        # Hot: about 0.8 us, so content_frames() is repeated here for the usual case.
-        method = self._publishes.get((channel, exchange, routing_key, mandatory))
-        if method is None:
-            method = self._learn_publish(channel, exchange, routing_key, mandatory)
-        if type(properties) is not bytes:
-            properties = properties.encode()  # type: ignore[union-attr]
+        # Hot: about 0.35 us where address and properties repeat; all that varies then is the body and its size.
         if type(body) is not bytes:
             body = as_octets(body)
+        encoded: bytes = properties if type(properties) is bytes else properties.encode()  # type: ignore[union-attr]
         size = len(body)
-        header_size = CONTENT_HEADER_FIXED + len(properties)
-        room = self.frame_max - FRAME_OVERHEAD
-        if 0 < size <= JOIN_LIMIT and size <= room and header_size <= room:
-            return [
-                _join(
-                    (
-                        method,
-                        _pack_header_start(FRAME_HEADER, channel, header_size, CLASS_BASIC, 0, size),
-                        properties,
-                        _pack_end_and_start(FRAME_END, FRAME_BODY, channel, size),
-                        body,
-                        END,
-                    )
-                )
-            ]
-        return content_frames(channel, method, properties, body, self.frame_max)
+        key = (channel, exchange, routing_key, mandatory, encoded)
+        repeated = self._repeated.get(key)
+        if repeated is not None and 0 < size <= self._join_limit:
+            pack, start, between = repeated
+            return [_join((pack(start, size, between, size), body, END))]
+        method = self._publishes.get(key[:4])
+        if method is None:
+            method = self._learn_publish(channel, exchange, routing_key, mandatory)
+        if repeated is None:
+            self._learn_repeated(key, method)
+        return content_frames(channel, method, encoded, body, self.frame_max)
+
+    def _learn_repeated(self, key: tuple[int, str, str, bool, bytes], method: bytes) -> None:
+        """Remember what comes before a body, from the second time on: a message id comes only once."""
+        channel, encoded = key[0], key[4]
+        header_size = CONTENT_HEADER_FIXED + len(encoded)
+        if len(encoded) > _MAX_REPEATED_PROPERTIES or header_size > self.frame_max - FRAME_OVERHEAD:
+            return
+        if key not in self._seen_once:
+            if len(self._seen_once) >= _MAX_PUBLISHES:
+                self._seen_once.clear()
+            self._seen_once.add(key)
+            return
+        self._join_limit = min(JOIN_LIMIT, self.frame_max - FRAME_OVERHEAD)
+        start = method + HEADER_START.pack(FRAME_HEADER, channel, header_size, CLASS_BASIC, 0, 0)[:-8]
+        between = encoded + END_AND_START.pack(FRAME_END, FRAME_BODY, channel, 0)[:-4]
+        if len(self._repeated) >= _MAX_PUBLISHES:
+            del self._repeated[next(iter(self._repeated))]
+        self._repeated[key] = (_repeated_layout(len(start), len(between)), start, between)
 
     def _learn_publish(self, channel: int, exchange: str, routing_key: str, mandatory: bool) -> bytes:
         frame = self._send(channel, basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory))
@@ -254,6 +276,8 @@ class Outbound(Session):
 
     def _forget_frames(self) -> None:
         self._publishes.clear()
+        self._repeated.clear()
+        self._seen_once.clear()
         self._acks.clear()
         self._nacks.clear()
         self._rejects.clear()
