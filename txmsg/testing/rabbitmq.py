@@ -36,6 +36,9 @@ from txmsg.testing.ports import free_ports
 
 __all__ = ["NodeFailed", "NodeTLS", "RabbitMQMissing", "RabbitMQNode", "find_rabbitmq_server"]
 
+#: Where Debian's package has the script itself.
+DEBIAN_SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+
 _HOST = "127.0.0.1"
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 #: rabbitmqctl is an Erlang node too and needs a port; calls made at once need several.
@@ -82,8 +85,7 @@ def find_rabbitmq_server() -> Path:
 
     :raises RabbitMQMissing: if there is none.
     """
-    candidates = [os.environ.get("TXMSG_RABBITMQ_SERVER"), "/usr/lib/rabbitmq/bin/rabbitmq-server"]
-    candidates.append(shutil.which("rabbitmq-server"))
+    candidates = [os.environ.get("TXMSG_RABBITMQ_SERVER"), DEBIAN_SERVER, shutil.which("rabbitmq-server")]
     for candidate in candidates:
         if candidate and os.access(candidate, os.X_OK) and Path(candidate).resolve().name == "rabbitmq-server":
             return Path(candidate)
@@ -210,7 +212,7 @@ class RabbitMQNode:
 
     def kill(self) -> None:
         """Kill the node at once, as a power cut would (what the kernel has in its caches stays)."""
-        if self.is_running:
+        if self._leader is not None:
             self._wait_for_end(0.0)
 
     def close(self) -> None:
