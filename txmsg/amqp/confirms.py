@@ -66,14 +66,14 @@ class ConfirmLedger:
         "_by_key",
         "_clock",
         "_id_counter",
-        "_is_closed",
         "_id_prefix",
+        "_is_closed",
         "_lowest",
         "_marks",
         "_returned",
-        "_timer",
-        "_timeout",
         "_timed_out_up_to",
+        "_timeout",
+        "_timer",
         "last_tag",
         "pending",
         "when_idle",
@@ -240,6 +240,8 @@ class ConfirmLedger:
         late = [(tag, d) for tag, d in self.pending.items() if self._timed_out_up_to < tag <= up_to]
         self._timed_out_up_to = max(self._timed_out_up_to, up_to)
         for tag, deferred in late:
+            if tag not in self.pending:
+                continue  # the errback of an earlier one closed the channel
             # The entry stays, with a Deferred that swallows the late answer: numbers must not shift.
             ignored: Deferred[int | None] = Deferred()
             ignored.addErrback(_swallow)
