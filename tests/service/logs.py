@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 
+@implementer(ILogObserver)
 class Logged:
     """Collects log events; `text` is what a text log would hold of them."""
 
     def __init__(self, test: SynchronousTestCase) -> None:
         self.events: list[LogEvent] = []
-        globalLogPublisher.addObserver(self._observe)
-        test.addCleanup(globalLogPublisher.removeObserver, self._observe)
+        globalLogPublisher.addObserver(self)
+        test.addCleanup(globalLogPublisher.removeObserver, self)
 
-    def _observe(self, event: LogEvent) -> None:
+    def __call__(self, event: LogEvent) -> None:
         if str(event.get("log_namespace", "")).startswith("txmsg.service"):
             self.events.append(event)
 

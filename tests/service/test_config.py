@@ -161,7 +161,7 @@ def test_a_path_given_as_option_is_relative_to_the_current_directory() -> None:
     ],
 )
 def test_concurrency_and_prefetch_follow_from_the_threads(
-    options: dict[str, str], concurrency: int, prefetch: int
+    options: dict[str, Any], concurrency: int, prefetch: int
 ) -> None:
     """R24: the prefetch is bounded unless "unlimited" is asked for by name."""
     config = load(**options)

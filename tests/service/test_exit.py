@@ -41,7 +41,11 @@ class ExitTestCase(SynchronousTestCase):
         )
         self.exit = ProcessExit(self.leave)
         self.exit.watch(self.service, self.reactor)
-        self.addCleanup(lambda: self.exit._watchdog and self.exit._watchdog.cancel())
+        self.addCleanup(self.cancel_watchdog)
+
+    def cancel_watchdog(self) -> None:
+        if self.exit._watchdog is not None:
+            self.exit._watchdog.cancel()
 
     def leave(self, code: int) -> None:
         self.left.append(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class ReactorRunnerTests(ReactorTestCase):
 
     def test_a_coroutine_is_run(self) -> None:
         async def handler(delivery: Any) -> str:
-            return "done " + await succeed(delivery)
+            return f"done {await succeed(delivery)}"
 
         result = ReactorRunner(handler).run("delivery")  # type: ignore[arg-type]
         assert result is not None
@@ -193,7 +194,8 @@ class ThreadRunnerTests(ReactorTestCase):
 
         def handler(delivery: ThreadDelivery) -> None:
             assert delivery.body == b"body"
-            {1: delivery.ack, 2: delivery.nack, 3: delivery.reject}[delivery.delivery_tag]()
+            calls: list[Callable[[], None]] = [delivery.ack, delivery.nack, delivery.reject]
+            calls[delivery.delivery_tag - 1]()
             assert delivery.is_settled
             try:
                 delivery.ack()
@@ -221,9 +223,10 @@ class ThreadRunnerTests(ReactorTestCase):
         async def coroutine() -> None:
             """Never run."""
 
-        for made in (Deferred, coroutine):
+        handlers: list[Callable[[Any], Any]] = [lambda delivery: Deferred(), lambda delivery: coroutine()]
+        for handler in handlers:
             with pytest.raises(TypeError, match="runs in threads must not return a"):
-                await self.runner(lambda delivery, made=made: made()).run(FakeChannel().delivery(1))
+                await self.runner(handler).run(FakeChannel().delivery(1))
 
     def test_an_async_handler_is_refused(self) -> None:
         async def function(delivery: Any) -> None:

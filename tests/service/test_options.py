@@ -13,6 +13,7 @@ import pytest
 
 from txmsg import __version__
 from txmsg.service import options as options_module
+from txmsg.service.exit import ProcessExit
 from txmsg.service.options import ConsumerOptions
 from txmsg.service.settings import SETTINGS
 
@@ -25,11 +26,10 @@ def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """The real standard error; and no exit function of ours is left behind."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "__stderr__", stream)
-    made: list[Any] = []
-    original = options_module.ProcessExit
+    made: list[ProcessExit] = []
 
-    def make() -> Any:
-        made.append(original())
+    def make() -> ProcessExit:
+        made.append(ProcessExit())
         return made[-1]
 
     monkeypatch.setattr(options_module, "ProcessExit", make)
@@ -132,6 +132,11 @@ def test_the_exit_function_is_registered_before_the_handler_is_imported(
     """Exit functions run in reverse order: those of the handler's module must run before ours ends the process."""
     order: list[str] = []
     monkeypatch.setattr(atexit, "register", lambda function: order.append(function.__name__))
-    monkeypatch.setattr(options_module, "load_handler", lambda name: order.append("import") or int)
+
+    def imported(name: str) -> type[int]:
+        order.append("import")
+        return int
+
+    monkeypatch.setattr(options_module, "load_handler", imported)
     parse(*NEEDED)
     assert order == ["at_exit", "import"]

@@ -106,7 +106,7 @@ class ConsumerService(Service):
 
     def startService(self) -> None:
         """Begin to connect as soon as the reactor runs."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         if self._reactor is None:
             from twisted.internet import reactor
 
@@ -117,7 +117,7 @@ class ConsumerService(Service):
 
     def stopService(self) -> Deferred[Outcome]:
         """Drain and close; fires when that is done."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         finished = self.when_finished()
         self._end(Outcome(ExitCode.OK, "stopped"))
         return finished
@@ -201,7 +201,7 @@ class ConsumerService(Service):
         self._starting = None
         if self._state is not _State.STARTING and failure.check(CancelledError):
             return
-        error = failure.value
+        error: BaseException = failure.value or RuntimeError("no exception")
         if not isinstance(error, TxmsgError):
             self._log.error("unexpected at start\n{traceback}", traceback=failure.getTraceback())
         self._end(self._explain(error))

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
+from twisted.internet.threads import blockingCallFromThread
 from twisted.python.threadpool import ThreadPool
 
 from txmsg.amqp import Delivery
@@ -195,7 +195,7 @@ class ThreadRunner:
         self._handler = handler
         self._reactor = reactor
         self._pool = ThreadPool(0, threads, "txmsg-handler")
-        self._pool.threadFactory = _daemon_thread  # type: ignore[assignment,method-assign,misc]
+        self._pool.threadFactory = _daemon_thread  # type: ignore[assignment]
         self._busy = 0
 
     def start(self) -> None:
@@ -204,9 +204,12 @@ class ThreadRunner:
 
     def run(self, delivery: Delivery) -> Deferred[Any]:
         """See HandlerRunner."""
+        done: Deferred[Any] = Deferred()
         self._busy += 1
-        done: Deferred[Any] = deferToThreadPool(self._reactor, self._pool, self._call, delivery)
-        return done.addBoth(self._finished)
+        self._pool.callInThreadWithCallback(
+            lambda success, result: self._reactor.callFromThread(self._finished, done, result), self._call, delivery
+        )
+        return done
 
     def _call(self, delivery: Delivery) -> None:
         result = self._handler(ThreadDelivery(delivery, self._reactor))
@@ -216,9 +219,10 @@ class ThreadRunner:
             return
         raise TypeError(f"a handler that runs in threads must not return a {type(result).__name__}")
 
-    def _finished(self, result: Any) -> Any:
+    def _finished(self, done: Deferred[Any], result: Any) -> None:
+        # Counted here and not on the Deferred: when that is cancelled the thread is as busy as before.
         self._busy -= 1
-        return result
+        done.callback(result)
 
     def stop(self) -> None:
         """Close the pool; threads that are still busy are left to the end of the process."""

@@ -57,7 +57,7 @@ class ConsumerOptions(usage.Options):
     process_exit: ProcessExit
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         for setting in _LISTS:
             self[setting.name] = []
 
@@ -82,7 +82,7 @@ class ConsumerOptions(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; what is wrong with the command line ends the process with code 64."""
         try:
-            super().parseOptions(options)
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
             _give_up(_improve(str(error)), ExitCode.USAGE)
 
