@@ -179,8 +179,8 @@ class HeldQueue:
 
     def drain(self, may_publish: Callable[[], bool]) -> None:
         """Write from the front as long as `may_publish()`; calls at the front always go."""
-        entries = self.entries
-        while entries:
+        # Looked up each time: a callback may end the channel, which takes the entries away.
+        while entries := self.entries:
             if entries[0].deferred is not None and not may_publish():
                 return
             entry = entries.popleft()
