@@ -60,7 +60,8 @@ def test_order_flags_and_types_are_those_of_another_library() -> None:
     moment = datetime.fromtimestamp(1_700_000_000, UTC)
     values = {**FULL.as_dict(), "headers": {"b": [True, None]}, "timestamp": moment}
     marshalled = theirs(**{renamed.get(name, name): value for name, value in values.items()}).marshal()
-    assert FULL.replace(headers={"b": [True, None]}).encode() == marshalled
+    # pamqp does not send an empty string.
+    assert FULL.replace(headers={"b": [True, None]}, cluster_id=None).encode() == marshalled
 
 
 @given(properties())
