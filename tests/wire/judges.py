@@ -38,8 +38,15 @@ class Judge:
     def encode_table(self, table: dict[str, Any]) -> bytes:
         raise NotImplementedError
 
-    def decode_table(self, octets: bytes) -> dict[str, Any]:
+    def read_table(self, octets: bytes) -> tuple[dict[str, Any], int]:
+        """The table at the beginning of `octets`, and where the judge believes it to end."""
         raise NotImplementedError
+
+    def decode_table(self, octets: bytes) -> dict[str, Any]:
+        """The table that `octets` are."""
+        table, used = self.read_table(octets)
+        assert used == len(octets)
+        return table
 
     def encode_properties(self, values: dict[str, Any]) -> bytes:
         raise NotImplementedError
@@ -62,10 +69,9 @@ class Pamqp(Judge):
     def encode_table(self, table: dict[str, Any]) -> bytes:
         return pamqp.encode.field_table(_mapped(table, bytes, bytearray))
 
-    def decode_table(self, octets: bytes) -> dict[str, Any]:
+    def read_table(self, octets: bytes) -> tuple[dict[str, Any], int]:
         used, table = pamqp.decode.field_table(octets)
-        assert used == len(octets)
-        return dict(_mapped(table, bytearray, bytes))
+        return _mapped(table, bytearray, bytes), used
 
     def encode_properties(self, values: dict[str, Any]) -> bytes:
         made = pamqp.commands.Basic.Properties(**{self._renamed.get(k, k): v for k, v in values.items()})
@@ -112,10 +118,9 @@ class PyAmqp(Judge):
     def encode_table(self, table: dict[str, Any]) -> bytes:
         return bytes(amqp.serialization.dumps("F", (table,)))
 
-    def decode_table(self, octets: bytes) -> dict[str, Any]:
+    def read_table(self, octets: bytes) -> tuple[dict[str, Any], int]:
         (table,), used = amqp.serialization.loads("F", octets, 0)
-        assert used == len(octets)
-        return dict(table)
+        return table, used
 
     def encode_properties(self, values: dict[str, Any]) -> bytes:
         renamed = {"application_headers" if name == "headers" else name: value for name, value in values.items()}
@@ -147,10 +152,9 @@ class Pika(Judge):
         pika.data.encode_table(pieces, table)
         return b"".join(pieces)
 
-    def decode_table(self, octets: bytes) -> dict[str, Any]:
+    def read_table(self, octets: bytes) -> tuple[dict[str, Any], int]:
         table, used = pika.data.decode_table(octets, 0)
-        assert used == len(octets)
-        return dict(table)
+        return table, used
 
     def encode_properties(self, values: dict[str, Any]) -> bytes:
         return b"".join(pika.spec.BasicProperties(**values).encode())

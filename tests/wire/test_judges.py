@@ -17,7 +17,6 @@ from typing import Any
 import amqp.channel
 import amqp.connection
 import amqp.serialization
-import pika.data
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,8 +103,6 @@ CANNOT_READ = {
 def _outcome(decode: Callable[[bytes], dict[str, Any]], octets: bytes) -> object:
     try:
         return plain(decode(octets))
-    except AssertionError:
-        raise
     except Exception as error:
         return type(error).__name__
 
@@ -119,14 +116,10 @@ def ours(octets: bytes) -> dict[str, Any]:
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda d: f"{d.judge.name} {d.what}")
 def test_the_listed_differences_are_there(difference: Difference) -> None:
     """4.3: a judge that changes its mind is found here, and its values go back into the comparison."""
-    theirs = difference.judge
 
     def decode(octets: bytes) -> dict[str, Any]:
-        # Their end may be wrong where they overrun; what they make of the octets is the question.
-        try:
-            return theirs.decode_table(octets)
-        except AssertionError:
-            return dict(pika.data.decode_table(octets, 0)[0])
+        # Where they believe the table to end is not the question: after an overrun it is anywhere.
+        return difference.judge.read_table(octets)[0]
 
     assert _outcome(decode, difference.octets) == difference.theirs
     assert _outcome(ours, difference.octets) == difference.ours
