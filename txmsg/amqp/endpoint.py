@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet import error as twisted_errors
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -191,10 +191,20 @@ class _Attempt:
         set_socket_options(protocol.transport, self._parameters.tcp_options)
         try:
             await protocol.when_ready()
-        except BaseException:  # CancelledError too: nothing may be left behind
-            protocol.abort(ConnectionClosed("the attempt to connect was given up", initiator="client"))
+        except CancelledError:
+            self._give_up(protocol)
+            raise
+        except Exception:
+            # It ends by itself, which includes a last word to the broker; nothing may be left behind.
+            try:
+                await protocol.when_closed()
+            except CancelledError:
+                self._give_up(protocol)
             raise
         return protocol
+
+    def _give_up(self, protocol: AMQPProtocol) -> None:
+        protocol.abort(ConnectionClosed("the attempt to connect was given up", initiator="client"))
 
     def _check_plaintext(self) -> None:
         """Refuse a password in the clear before there is a socket; the handshake checks again (C1.8)."""
@@ -207,8 +217,10 @@ class _Attempt:
         p = self._parameters
         endpoint = self._endpoint
         if endpoint is None:
+            # HostnameEndpoint refuses names with an underscore, as containers have them: they are no internet names.
+            kind = TCP4ClientEndpoint if "_" in p.host else HostnameEndpoint
             # No limit of its own: ours is for the name lookup too.
-            endpoint = HostnameEndpoint(self._reactor, p.host, p.port, timeout=None)  # type: ignore[arg-type]
+            endpoint = kind(self._reactor, p.host, p.port, timeout=None)  # type: ignore[arg-type]
         if p.tls is not None:
             endpoint = wrapClientTLS(p.tls.client_connection_creator(p.host), endpoint)
         return endpoint
@@ -229,7 +241,7 @@ class _Attempt:
         raise ConnectTimeout(f"{self._where} did not answer within connect_timeout ({limit:g} s)")
 
     def _took_too_long(self, outcome: object, limit: float) -> Any:
-        if isinstance(outcome, AMQPProtocol):
+        if isinstance(outcome, AMQPProtocol) or (isinstance(outcome, Failure) and not outcome.check(CancelledError)):
             return outcome
         if self._protocol is None:
             raise ConnectTimeout(f"{self._where} did not answer within stack_timeout ({limit:g} s)")

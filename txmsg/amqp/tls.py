@@ -159,13 +159,15 @@ class TLSOptions:
         """
         check_the_checker()
         name = self.name_for(hostname)
+        loaded = self._load(warn=False)
         try:
             IPAddress_ID(name) if is_ip_address(name) else DNS_ID(name)
-        except Exception as error:
-            problem = f"no certificate can be verified for {shown(name)} ({error}): give TLSOptions(server_name=...)"
-        else:
-            return _Creator(self._load(warn=False), name, _VERSIONS[self.minimum_version])
-        raise ConfigurationError(problem)
+            return _Creator(loaded, name, _VERSIONS[self.minimum_version])
+        except ValueError as error:  # IDNAError is one too
+            problem = str(error)
+        raise ConfigurationError(
+            f"no certificate can be verified for {shown(name)} ({problem}): give TLSOptions(server_name=...)"
+        )
 
     # -- checking and reading ----------------------------------------------------------------------
 

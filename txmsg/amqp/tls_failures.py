@@ -33,6 +33,8 @@ _CERTIFICATE_ALERTS = {
     "alert access denied": "our client certificate gives no access",
 }
 
+_NONE_GIVEN = "it requires a client certificate, and none was given"
+
 #: Other alerts and local errors.
 _CAUSES = {
     "alert protocol version": "no TLS version in common (txmsg needs TLS 1.2 or later)",
@@ -79,8 +81,9 @@ def classify_tls_failure(
         return refusal(host, "is not for this host")
     if not isinstance(error, SSL.Error):
         if record is not None and record.is_accepted:
-            hint = "" if _has_certificate(transport) else " (does it require a client certificate?)"
-            return _lost(f"{where} closed the connection right after the TLS handshake{hint}", error)
+            if _is_asked_in_vain(transport):  # the alert of TLS 1.3 comes late, and a reset can overtake it
+                return ClientCertificateRequired(f"{where} refused us: {_NONE_GIVEN}", initiator="server")
+            return _lost(f"{where} closed the connection right after the TLS handshake", error)
         return _lost(f"{where} closed the connection during the TLS handshake: is it a TLS port?", error)
     reason = _reason(error)
     if any(text in reason for text in _NOT_TLS):
@@ -93,7 +96,7 @@ def classify_tls_failure(
         meaning = "it does not accept our client certificate"
     if meaning:
         if not _has_certificate(transport):
-            meaning = "it requires a client certificate, and none was given"
+            meaning = _NONE_GIVEN
         return ClientCertificateRequired(f"{where} refused us: {meaning}", initiator="server")
     for text, meaning in _CAUSES.items():
         if text in reason:
@@ -111,6 +114,14 @@ def _reason(error: SSL.Error) -> str:
     if isinstance(queue, list | tuple):
         return "; ".join(str(entry[-1]) for entry in queue if entry)
     return str(error)
+
+
+def _is_asked_in_vain(transport: Any) -> bool:
+    """Say whether the server asked for a client certificate (naming its CAs, as brokers do) and got none."""
+    try:
+        return bool(transport.getHandle().get_client_ca_list()) and not _has_certificate(transport)
+    except Exception:
+        return False
 
 
 def _has_certificate(transport: Any) -> bool:
