@@ -93,7 +93,10 @@ def negotiate(parameters: ConnectionParameters, tune: connection.Tune) -> Negoti
     if wish is None:
         heartbeat = tune.heartbeat
     elif callable(wish):
-        heartbeat = wish(tune.heartbeat)
+        try:
+            heartbeat = wish(tune.heartbeat)
+        except Exception as error:
+            raise LocalProtocolError(f"the heartbeat callable failed ({type(error).__name__})") from error
         if isinstance(heartbeat, bool) or not isinstance(heartbeat, int) or not 0 <= heartbeat <= 65535:
             raise LocalProtocolError(
                 f"the heartbeat callable must return an int from 0 to 65535, not {type(heartbeat).__name__}"
@@ -162,7 +165,9 @@ class ClientHandshake:
         self.server_properties: dict[str, Any] = {}
         self._mechanism = ""
         self._credentials: Any = None
+        #: What the credentials are being asked for: themselves, or the answer to a challenge.
         self._fetching: Deferred[Any] | None = None
+        self._is_over = False
         self._negotiated: Negotiated | None = None
 
     def receive(self, method: Method) -> None:
@@ -183,9 +188,9 @@ class ClientHandshake:
 
     def stop(self) -> None:
         """The connection is over; whatever is still being fetched is not wanted any more."""
+        self._is_over = True
         fetching, self._fetching = self._fetching, None
         if fetching is not None:
-            fetching.addErrback(lambda failure: None)
             fetching.cancel()
         self._credentials = None
 
@@ -211,6 +216,8 @@ class ClientHandshake:
 
     def _login(self, credentials: Any, offered: str, locale: str) -> None:
         self._fetching = None
+        if self._is_over:
+            return
         self._credentials = credentials
         self._mechanism, response = choose_mechanism(
             credentials,
@@ -232,6 +239,8 @@ class ClientHandshake:
 
     def _no_login(self, failure: Failure) -> None:
         self._fetching = None
+        if self._is_over:
+            return
         error = failure.value
         if not isinstance(error, TxmsgError):
             # The text of a foreign error may hold what it failed on: a password, a token.
@@ -251,9 +260,14 @@ class ClientHandshake:
                 )
             )
             return
-        d = maybeDeferred(respond, secure.challenge)
-        d.addCallback(lambda response: self._send(connection.SecureOk(response=response)))
-        d.addErrback(self._no_login)
+        self._fetching = fetching = maybeDeferred(respond, secure.challenge)
+        fetching.addCallback(self._answer)
+        fetching.addErrback(self._no_login)
+
+    def _answer(self, response: bytes) -> None:
+        self._fetching = None
+        if not self._is_over:
+            self._send(connection.SecureOk(response=response))
 
     def _tune(self, tune: connection.Tune) -> None:
         try:
@@ -301,10 +315,9 @@ class ClientHandshake:
                 cause=cause,
             )
         if self.stage is Stage.HEADER and not got_bytes:
-            error = IncompatibleProtocol(
+            return IncompatibleProtocol(
                 "the peer closed the socket without a word: it does not speak AMQP 0-9-1 on this port "
                 "(or it expects TLS), or it is shutting down",
                 cause=cause,
             )
-            return error
         return ConnectionLost(f"the connection was lost {self.stage.value}", cause=cause)
