@@ -74,7 +74,10 @@ class FakeConsumer(Closable):
 
 
 class FakeChannel(Closable):
-    """Answers every method at once, or with `replies[name]`: an exception, or a Deferred."""
+    """Answers every method at once, or with `replies[name]`: an exception, or a Deferred.
+
+    `is_early`: a delivery comes before consume-ok, as the protocol allows.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,6 +86,7 @@ class FakeChannel(Closable):
         self.settled: list[tuple[Any, ...]] = []
         self.offer: Callable[[Delivery], object] = lambda delivery: None
         self.consumer = FakeConsumer(self)
+        self.is_early = False
 
     def _answer(self, name: str, *details: Any) -> Deferred[Any]:
         self.calls.append((name, *details))
@@ -107,6 +111,8 @@ class FakeChannel(Closable):
 
     def basic_consume(self, queue: str, callback: Callable[[Delivery], object], **options: Any) -> Deferred[Any]:
         self.offer = callback
+        if self.is_early:
+            callback(self.delivery(1))
         self.replies.setdefault("basic_consume", None)
         return self._answer("basic_consume", queue, options).addCallback(lambda _: self.consumer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ def refused(environ: dict[str, str] | None = None, **options: Any) -> tuple[int,
     text = str(caught.value)
     assert "\n" not in text
     assert CANARY not in text
+    # What a verbose traceback would print of our own frames.
+    frames = [frame for frame, _ in traceback.walk_tb(caught.tb) if frame.f_globals["__name__"].startswith("txmsg")]
+    assert frames
+    assert CANARY not in repr([frame.f_locals for frame in frames])
     return caught.value.exit_code, text
 
 
@@ -143,6 +148,15 @@ def test_options_are_read_by_the_kind_of_their_setting() -> None:
         "x": "-007x",
     }
     assert (config.prefetch, config.drain) == (0, 0.5)
+
+
+def test_unlimited_in_the_file(write: Any) -> None:
+    """R24: by name only."""
+    assert load(config=write('prefetch = "unlimited"')).prefetch == 0
+
+
+def test_a_flag_takes_no_text() -> None:
+    assert refused(declare="yes") == (64, "option --declare: must be given without a value")
 
 
 def test_a_path_given_as_option_is_relative_to_the_current_directory() -> None:

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.fakes import ClockReactor, FakeConnection
 from tests.service.logs import Logged
+from twisted import internet
 from txmsg import errors
 from txmsg.amqp.secret import Secret
 from txmsg.service.config import ConsumerConfig
@@ -340,6 +341,18 @@ class EndTests(ServiceTestCase):
         self.assertEqual(self.ended_with(0), "the handler halted the service")
         self.assertNotIn("critical", self.logged.levels())
 
+    def test_a_halt_before_consume_ok(self) -> None:
+        """A delivery may overtake consume-ok; the service does not come to life again afterwards."""
+
+        def handler(delivery: Any) -> None:
+            raise Halt(42)
+
+        self.channel.is_early = True
+        service = self.start(handler)
+        self.ended_with(42)
+        self.assertFalse(service.is_consuming)
+        self.assertFalse(self.connection.is_open)
+
     def test_a_halt_while_stopping_changes_nothing(self) -> None:
         service = self.start()
         self.offer(1)
@@ -354,6 +367,16 @@ class EndTests(ServiceTestCase):
         self.successResultOf(service.stopService())
         self.ended_with(0)
         self.assertFalse([t for t in threading.enumerate() if "txmsg-handler" in t.name])
+
+    def test_the_global_reactor_is_taken_at_the_start(self) -> None:
+        """Not at import: --reactor must be able to choose."""
+        service = ConsumerService(
+            ConsumerConfig(queue="q", handler="a:b"), print, connect=lambda p, reactor: Deferred()
+        )
+        self.patch(internet, "reactor", self.reactor)
+        service.startService()
+        self.assertIs(service._reactor, self.reactor)
+        self.successResultOf(service.stopService())
 
     def test_the_handler_of_the_configuration_is_imported(self) -> None:
         service = ConsumerService(ConsumerConfig(queue="q", handler="math:floor"))

@@ -194,6 +194,7 @@ class ThreadRunnerTests(ReactorTestCase):
 
         def handler(delivery: ThreadDelivery) -> None:
             assert delivery.body == b"body"
+            assert repr(delivery).startswith("<ThreadDelivery of <Delivery ")
             calls: list[Callable[[], None]] = [delivery.ack, delivery.nack, delivery.reject]
             calls[delivery.delivery_tag - 1]()
             assert delivery.is_settled

@@ -67,6 +67,10 @@ class ConsumerConfig:
     drain: float = 30.0
     warnings: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.url, str) and "@" in self.url:
+            object.__setattr__(self, "url", Secret(self.url))
+
 
 class _Given(NamedTuple):
     """One value and where it came from; the source with the higher rank wins."""
@@ -206,7 +210,7 @@ def _pick(*candidates: _Given | None) -> _Given | None:
 
 def _credentials(
     given: dict[str, _Given], warnings: list[str], config_path: str | None
-) -> tuple[str | Secret, str | None, Secret | None]:
+) -> tuple[str, str | None, Secret | None]:
     url = given.get("url", _Given(DEFAULT_URL, 0, "the default URL"))
     bare, url_user, url_password = _split_url(url)
     if url_password and url.rank == _OPTION:
@@ -223,7 +227,7 @@ def _credentials(
     if user is None and password is None:
         return bare, None, None
     if user is not None and password is not None and user.label == password.label == url.label:
-        return Secret(url.value), None, None
+        return url.value, None, None
     if user is None:
         assert password is not None
         raise _refuse(password.label, "a password without a user name: set username too", password.rank)
@@ -248,8 +252,17 @@ def _required(given: dict[str, _Given], setting: Setting) -> str:
 def load_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerConfig:
     """The configuration for `options` (setting names and "config", as text) and the environment.
 
-    Raises :class:`SettingError`.
+    Raises :class:`SettingError`, whose traceback holds no local variable with a secret (C3.1).
     """
+    try:
+        return _load(options, environ)
+    except SettingError as error:
+        refusal = SettingError(str(error), error.exit_code)
+    del options, environ
+    raise refusal
+
+
+def _load(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerConfig:
     given: dict[str, _Given] = {}
     warnings: list[str] = []
     _read_options(options, given)
