@@ -67,7 +67,9 @@ async def feeder(reactor: Any, options: argparse.Namespace) -> dict[str, object]
     for number in range(options.count):
         await channel.basic_publish("", options.queue, body, PROPERTIES)
         if number % (QUEUE_LENGTH // 4) == 0:
-            while (await channel.queue_declare(options.queue, passive=True)).message_count > QUEUE_LENGTH:
+            while (found := await channel.queue_declare(options.queue, passive=True)) is not None:
+                if found.message_count <= QUEUE_LENGTH:
+                    break
                 await task.deferLater(reactor, 0.01)
     await channel.queue_declare(options.queue, passive=True)
     await connection.close()

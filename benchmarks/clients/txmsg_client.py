@@ -6,6 +6,7 @@ as one is the library's doing.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from twisted.internet import defer, task
@@ -26,28 +27,16 @@ async def publish(channel: Channel, job: Task) -> None:
             await written
 
 
-class ConfirmedPublishing:
-    """Keep IN_FLIGHT messages unconfirmed; `done` fires when every message was confirmed."""
-
-    def __init__(self, channel: Channel, job: Task) -> None:
-        self.publish, self.queue, self.body = channel.basic_publish, job.queue, job.body
-        self.to_send = self.to_confirm = job.count
-        self.done: defer.Deferred[None] = defer.Deferred()
-
-    def start(self) -> None:
-        for _ in range(min(IN_FLIGHT, self.to_send)):
-            self.publish_one()
-
-    def publish_one(self) -> None:
-        self.to_send -= 1
-        self.publish("", self.queue, self.body, PROPERTIES).addCallbacks(self.on_confirmed, self.done.errback)
-
-    def on_confirmed(self, _: object) -> None:
-        self.to_confirm -= 1
-        if self.to_send:
-            self.publish_one()
-        elif not self.to_confirm:
-            self.done.callback(None)
+async def publish_confirmed(channel: Channel, job: Task) -> None:
+    """Publish, and wait for the oldest message whenever IN_FLIGHT are unconfirmed; then for the rest."""
+    body, queue, basic_publish = job.body, job.queue, channel.basic_publish
+    unconfirmed: deque[defer.Deferred[int | None]] = deque()
+    for _ in range(job.count):
+        if len(unconfirmed) == IN_FLIGHT:
+            await unconfirmed.popleft()
+        unconfirmed.append(basic_publish("", queue, body, PROPERTIES))
+    while unconfirmed:
+        await unconfirmed.popleft()
 
 
 class Consuming:
@@ -91,14 +80,12 @@ async def run(job: Task) -> None:
     if operation.consumes:
         received_bytes = await consume(channel, job)
     elif operation.is_confirmed:
-        publishing = ConfirmedPublishing(channel, job)
-        publishing.start()
-        await publishing.done
+        await publish_confirmed(channel, job)
     else:
         await publish(channel, job)
-    messages = -1
-    while messages != job.expected_messages:
-        messages = (await channel.queue_declare(job.queue, passive=True)).message_count
+    declared = None
+    while declared is None or declared.message_count != job.expected_messages:
+        declared = await channel.queue_declare(job.queue, passive=True)
     watch.stop()
     watch.print_result(received_bytes=received_bytes)
     await connection.close()
