@@ -237,6 +237,22 @@ class FailureTests(DispatchTestCase):
         self.assertEqual((self.channel.settled, self.halts), ([(1, "ack")], [(0, "")]))
         self.assertEqual(self.dispatch.counts.handled, 1)
 
+    def test_our_own_mistake_frees_the_slot(self) -> None:
+        """Whatever goes wrong in judging or settling, the next message has its turn."""
+
+        def broken(code: int, reason: str) -> None:
+            raise ZeroDivisionError
+
+        self.make()
+        self.dispatch._on_halt = broken
+        self.channel.basic_ack = None  # type: ignore[method-assign, assignment]
+        self.offer(1, 2, 3)
+        self.results[1].errback(Halt())
+        self.results[2].callback(None)
+        self.assertEqual(self.begun, [1, 2, 3])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
     def test_system_exit_ends_the_service_not_the_process(self) -> None:
         def handler(delivery: Any) -> None:
             raise SystemExit(5)

@@ -39,12 +39,18 @@ def test_reject_is_for_good_even_the_first_time() -> None:
 
 @pytest.mark.parametrize(
     ("delay", "expected"),
-    [(None, 1.0), (5.0, 5.0), (0.0, MINIMUM_REQUEUE_DELAY), (-1.0, MINIMUM_REQUEUE_DELAY)],
+    [(None, 1.0), (5.0, 5.0), (0.0, MINIMUM_REQUEUE_DELAY)],
 )
 def test_requeue_is_never_a_hot_loop(delay: float | None, expected: float) -> None:
     """R26: a handler that always says Requeue, on redeliveries too, is held back each time."""
     verdict = FailurePolicy().judge(Requeue(delay, "later"), redelivered=True)
     assert verdict == Verdict(Settlement.REQUEUE, expected, is_decision=True, reason="later")
+
+
+@pytest.mark.parametrize("delay", [-1.0, float("nan"), float("inf")])
+def test_requeue_refuses_what_is_no_delay(delay: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to 86400 seconds"):
+        Requeue(delay)
 
 
 def test_halt_says_what_becomes_of_the_message() -> None:

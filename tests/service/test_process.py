@@ -158,6 +158,17 @@ class StopTests(ChildTestCase):
         child.signal()
         self.assertEqual(child.wait(), 0, child.output)
 
+    def test_a_broker_that_does_not_answer(self) -> None:
+        """R30: closing is bounded, so the service ends."""
+        child = self.consumer("plain", "--declare", TXMSG_URL=self.node.url + "?close_timeout=0.5")
+        child.until_consuming()
+        self.node.pause()
+        self.addCleanup(self.node.resume)
+        begin = time.monotonic()
+        child.signal()
+        self.assertEqual(child.wait(), 0, child.output)
+        self.assertLess(time.monotonic() - begin, 5)
+
     def test_other_reactors(self) -> None:
         """Signals and exit code do not depend on the reactor."""
         children = []

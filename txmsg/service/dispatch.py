@@ -203,6 +203,14 @@ class HandlerDispatch:
         self._end(work)
 
     def _failed(self, failure: Failure, work: _Work) -> None:
+        try:
+            self._judge(failure, work)
+        except Exception:
+            # The slot must come free whatever happens; the message goes back when the channel closes.
+            self._log.failure("a failed handler could not be dealt with ({what})", what=self._describe(work.delivery))
+            self._end(work)
+
+    def _judge(self, failure: Failure, work: _Work) -> None:
         if self._is_abandoned:
             self._log_late(work)
             self._end(work)
@@ -272,6 +280,8 @@ class HandlerDispatch:
                 error=str(error),
                 what=self._describe(delivery),
             )
+        except Exception:
+            self._log.failure("message not settled ({what})", what=self._describe(delivery))
 
     def _undecodable(self, delivery: Delivery, error: BaseException) -> None:
         self.counts.undecodable += 1

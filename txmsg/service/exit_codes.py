@@ -143,7 +143,7 @@ def explain(error: BaseException, stage: Stage, *, address: str, queue: str) -> 
 
 def _judge(error: BaseException, stage: Stage) -> tuple[ExitCode, str]:
     if isinstance(error, errors.AccessRefused):
-        if "exclusive" in error.reply_text:
+        if "in exclusive use" in error.reply_text:
             return ExitCode.PERMISSION, "another consumer has the queue for itself: stop it, or do not use exclusive"
         return ExitCode.PERMISSION, "give the user the permission (rabbitmqctl set_permissions)"
     if stage is Stage.RUNNING:

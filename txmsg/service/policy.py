@@ -34,6 +34,8 @@ __all__ = [
 #: Seconds that a message asked for with `Requeue` is held at least: the floor that makes a loop not hot.
 MINIMUM_REQUEUE_DELAY = 0.1
 
+_LONGEST_DELAY = 86400
+
 
 class HandlerDecision(TxmsgError):
     """The base of what a handler raises to decide itself what becomes of its message."""
@@ -47,7 +49,7 @@ class Reject(HandlerDecision):
     """
 
     def __init__(self, reason: str = "") -> None:
-        self.reason = reason
+        self.reason = str(reason)
         super().__init__(reason)
 
 
@@ -55,12 +57,14 @@ class Requeue(HandlerDecision):
     """Raised by a handler: not now; hand the message back to the queue after `delay` seconds.
 
     There is no limit to how often a handler may say so, but each time costs at least
-    `MINIMUM_REQUEUE_DELAY`.  `delay=None` means the service's `requeue_delay`.
+    `MINIMUM_REQUEUE_DELAY`.  `delay` is from 0 to 86400; None means the service's `requeue_delay`.
     """
 
     def __init__(self, delay: float | None = None, reason: str = "") -> None:
+        if delay is not None and not 0 <= delay <= _LONGEST_DELAY:
+            raise ValueError(f"delay must be from 0 to {_LONGEST_DELAY} seconds, not {delay}")
         self.delay = delay
-        self.reason = reason
+        self.reason = str(reason)
         super().__init__(delay, reason)
 
 
@@ -76,7 +80,7 @@ class Halt(HandlerDecision):
             raise ValueError(f"exit_code must be from 0 to 255, not {exit_code}")
         self.exit_code = int(exit_code)
         self.requeue = requeue
-        self.reason = reason
+        self.reason = str(reason)
         super().__init__(exit_code, requeue, reason)
 
 
