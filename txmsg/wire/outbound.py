@@ -195,7 +195,12 @@ class Outbound(Session):
         encoded: bytes = properties if type(properties) is bytes else properties.encode()  # type: ignore[union-attr]
         size = len(body)
         key = (channel, exchange, routing_key, mandatory, encoded)
-        repeated = self._repeated.get(key)
+        try:
+            repeated = self._repeated.get(key)
+        except TypeError:
+            # Something that is no key of a dict is no str either: let the codec say which argument it is.
+            basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory).encode()
+            raise
         if repeated is not None and 0 < size <= self._join_limit:
             pack, start, between = repeated
             return [_join((pack(start, size, between, size), body, END))]
