@@ -35,6 +35,9 @@ FLUSH_SIZE = 64 * 1024
 #: How many bytes are still written after the transport said that its buffer is full.
 WRITE_AHEAD = 1024 * 1024
 
+#: The same, when large bodies are among what is written.
+WRITE_AHEAD_LARGE = 96 * 1024
+
 
 class AckWriter(TypingProtocol):
     """A channel that collects acks."""
@@ -78,6 +81,7 @@ class WireProtocol(Protocol):
         #: What was written in this turn and has not been handed to the transport.
         self._output: list[bytes] = []
         self._output_size = 0
+        self._has_large_output = False
         self._reading_pauses: set[object] = set()
         self._is_dispatching = False
         self._to_flush: list[AckWriter] = []
@@ -183,9 +187,16 @@ class WireProtocol(Protocol):
         if not output and self._flush_call is None and not self._is_dispatching:
             self._flush_call = self.clock.callLater(0, self._flush)
         output += parts
-        self._output_size += len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
-        if self._output_size >= FLUSH_SIZE:
-            self.flush_output()
+        if len(parts) == 1:
+            self._output_size += len(parts[0])
+            if self._output_size < FLUSH_SIZE:
+                return
+        else:
+            # A large body: hand it on at once, and let the next one wait until it has left.  A buffer of
+            # many of them would be copied once more by the transport, out of the processor's caches.
+            self._output_size += sum(map(len, parts))
+            self._has_large_output = True
+        self.flush_output()
 
     def flush_output(self) -> None:
         """Hand what has gathered to the transport, in one write."""
@@ -201,9 +212,11 @@ class WireProtocol(Protocol):
             self.transport.writeSequence(output)  # type: ignore[union-attr]  # large bodies are not copied here
         if self._is_paused:
             self._written_ahead += size
-            if self._is_writable and self._written_ahead >= WRITE_AHEAD:
+            limit = WRITE_AHEAD_LARGE if self._has_large_output else WRITE_AHEAD
+            if self._is_writable and self._written_ahead >= limit:
                 self._is_writable = False
                 self._update_gate()
+        self._has_large_output = False
 
     def _update_gate(self) -> None:
         self.can_publish = self._is_writable
