@@ -344,7 +344,7 @@ class AMQPProtocol(ConnectionCore):
             self._timer = self.clock.callLater(limit, self.drop, reason)
             for channel in list(self.channels.values()):
                 channel.connection_closing(reason)
-            unfinished = DeferredList([c.when_published() for c in self.channels.values()])
+            unfinished = DeferredList([c.when_published() for c in self.channels.values()], consumeErrors=True)
             enough = self.clock.callLater(limit / 2, unfinished.cancel)
             unfinished.addBoth(self._send_close, enough, reply_code, reply_text)
         return done

@@ -180,6 +180,11 @@ class Consumer:
             if self._waiting_messages <= messages // 2 and self._waiting_bytes <= size // 2:
                 self._resume_reading()
 
+    def read_on(self) -> None:
+        """Whatever waits here: what ends the consumer must be read, and what still comes before that is finite."""
+        self._resume_reading()
+        self._high_water = self._high_water and (1 << 62, 1 << 62)
+
     def _resume_reading(self) -> None:
         if self._is_reading_paused:
             self._is_reading_paused = False
@@ -198,8 +203,7 @@ class Consumer:
         unfetched: list[Delivery] = []
         if self.queue is not None:
             unfetched = self.queue.close(reason, drain=self.no_ack)
-        self._resume_reading()
-        self._high_water = self._high_water and (1 << 62, 1 << 62)
+        self.read_on()
         waiters, self._ended_waiters = self._ended_waiters, []
         for waiter in waiters:
             waiter.callback(reason)

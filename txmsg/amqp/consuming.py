@@ -140,6 +140,7 @@ class Consuming(ChannelCore):
 
     def _stop_handing_over(self, consumer: Consumer) -> None:
         consumer.is_cancelling = True
+        consumer.read_on()
         if not consumer.no_ack:
             consumer.deliver = self._requeue
 
@@ -307,6 +308,11 @@ class Consuming(ChannelCore):
             self.connection.write(self._settlements.take_acks(lambda tag, multiple: encode_ack(number, tag, multiple)))
 
     # -- the end -----------------------------------------------------------------------------------
+
+    def _stop_settling(self, reason: BaseException) -> None:
+        super()._stop_settling(reason)
+        for consumer in list(self._consumers.values()):
+            consumer.read_on()
 
     def _end_consuming(self, reason: BaseException) -> None:
         consumers, self._consumers = self._consumers, {}

@@ -129,11 +129,10 @@ class Publishing(ChannelCore):
         if self._confirms is not None:
             self.connection.check_thread()
             return succeed(None)
-        ledger = ConfirmLedger(self.connection.clock, self.connection.parameters.confirm_timeout)
         # Publishes made before were captured without a ledger; all later ones are counted in order.
         reply = self._call(confirm.Select(nowait=nowait))
         if self._state is _OPEN:
-            self._confirms = ledger
+            self._confirms = ConfirmLedger(self.connection.clock, self.connection.parameters.confirm_timeout)
         return reply
 
     # -- returned messages -------------------------------------------------------------------------
