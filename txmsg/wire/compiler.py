@@ -1,4 +1,4 @@
-"""Writes the fast codec of a declared method, as Python source, once for each class.
+"""Writes the fast codecs of the declared methods and of the properties, as Python source, once on import.
 
 It is the technique of `dataclasses` itself.  Runs of arguments of fixed size, together with the length octet of
 the short string that follows them, become one :class:`struct.Struct`.  For basic.deliver this is written::
@@ -41,14 +41,18 @@ import struct
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from txmsg.wire.tables import DEFAULT_TABLE_LIMITS
+from txmsg.wire.primitives import LENGTH_OCTET
+from txmsg.wire.tables import DEFAULT_TABLE_LIMITS, TableLimits, decode_table, encode_table
 
 if TYPE_CHECKING:
     from txmsg.wire.layout import Argument, Method
 
-__all__ = ["compile_codec", "groups"]
+__all__ = ["compile_codec", "compile_properties", "groups"]
+
+_Encode: TypeAlias = Callable[[Any, bytes | None], bytes]
+_Decode: TypeAlias = Callable[[Any, bytes, TableLimits], Any]
 
 _FORMATS: Final = {"octet": "B", "short": "H", "long": "I", "longlong": "Q"}
 
@@ -76,6 +80,8 @@ def compile_codec(
         "plain_decode": made.decode,
         "encode_argument": encode_argument,
         "decode_argument": decode_argument,
+        "encode_table": encode_table,
+        "decode_table": decode_table,
         "default_limits": DEFAULT_TABLE_LIMITS,
         "failures": (IndexError, struct.error),
     }
@@ -131,7 +137,8 @@ def _encoder(made: type[Method], namespace: dict[str, Any]) -> Iterable[str]:
             parts.append(local)
         else:
             flush()
-            parts.append(f"encode_argument({kind!r}, self.{first.name}, {first.where!r})")
+            encode = f"encode_argument({kind!r}, " if kind != "table" else "encode_table("
+            parts.append(f"{encode}self.{first.name}, {first.where!r})")
     flush()
     result = parts[0] if len(parts) == 1 else f'b"".join(({", ".join(parts)}))'
     yield "def encode(self):"
@@ -192,7 +199,8 @@ def _decoder(made: type[Method], namespace: dict[str, Any]) -> Iterable[str]:
         else:
             flush()
             steps.append("if at > end: raise IndexError")
-            steps.append(f"{name}, at = decode_argument({kind!r}, data, at, end, {group[0].where!r}, limits)")
+            decode = f"decode_argument({kind!r}, " if kind != "table" else "decode_table("
+            steps.append(f"{name}, at = {decode}data, at, end, {group[0].where!r}, limits)")
     flush()
     names = ", ".join(argument.name for argument in made.ARGUMENTS)
     yield "def decode(data, at=4, end=None, limits=default_limits):"
@@ -204,3 +212,62 @@ def _decoder(made: type[Method], namespace: dict[str, Any]) -> Iterable[str]:
     yield "    except failures:"
     yield "        pass"
     yield "    return plain_decode(data, start, end, limits)"
+
+
+def compile_properties(layout: Iterable[tuple[int, str, str]], template_name: str) -> tuple[_Encode, _Decode]:
+    """The fast codec of a property list: `layout` says (flag, name, kind) of each property in wire order.
+
+    encode(properties, octets) -- `octets`, when not None, stand in for the property `template_name`, encoded.
+    decode(cls, data, limits) -- an instance of `cls` with every slot set.
+
+    Both raise anything at all for what is unusual; then the plain functions are asked.  A property is in the slot
+    that has its name after an underscore.
+    """
+    namespace: dict[str, Any] = {
+        "length_octet": LENGTH_OCTET,
+        "octet_of": dict(enumerate(LENGTH_OCTET)),  # a tuple would take -1
+        "pack_u64": struct.Struct(">Q").pack,
+        "unpack_u64": struct.Struct(">Q").unpack_from,
+        "encode_table": encode_table,
+        "decode_table": decode_table,
+    }
+    writers = {
+        "shortstr": 'octets = value.encode("utf-8", "surrogateescape"); add(length_octet[len(octets)]); add(octets)',
+        "octet": "add(octet_of[value])",
+        "longlong": "add(pack_u64(value))",
+        "table": "add(encode_table(value, {name!r}))",
+    }
+    readers = {
+        "shortstr": "first = at + 1; at = first + data[at]; "
+        'made.{slot} = data[first:at].decode("utf-8", "surrogateescape")',
+        "octet": "made.{slot} = data[at]; at += 1",
+        "longlong": "made.{slot} = unpack_u64(data, at)[0]; at += 8",
+        "table": "made.{slot}, at = decode_table(data, at, end, {name!r}, limits)",
+    }
+    encode = ["def encode(properties, template):", "    flags, parts = 0, [b'']", "    add = parts.append"]
+    decode = [
+        "def decode(cls, data, limits):",
+        "    flags, at, end = data[0] << 8 | data[1], 2, len(data)",
+        "    made = cls.__new__(cls)",
+    ]
+    known = 0
+    for flag, name, kind in layout:
+        known |= flag
+        if name == template_name:
+            encode += [
+                "    if template is not None:",
+                f"        flags |= {flag}; add(length_octet[len(template)]); add(template)",
+                f"    value = properties._{name} if template is None else None",
+            ]
+        else:
+            encode.append(f"    value = properties._{name}")
+        encode += ["    if value is not None:", f"        flags |= {flag}; {writers[kind].format(name=name)}"]
+        decode += [
+            f"    if flags & {flag}:",
+            f"        {readers[kind].format(slot='_' + name, name=name)}",
+            f"    else: made._{name} = None",
+        ]
+    encode += ["    parts[0] = flags.to_bytes(2, 'big')", "    return b''.join(parts)"]
+    decode += [f"    if at != end or flags & {0xFFFF & ~known}: raise IndexError", "    return made"]
+    exec(compile("\n".join(encode + decode), "<the codec of properties>", "exec"), namespace)  # noqa: S102
+    return namespace["encode"], namespace["decode"]

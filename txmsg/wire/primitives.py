@@ -19,6 +19,7 @@ from txmsg.errors import EncodeError, RemoteProtocolError
 from txmsg.wire.constants import FRAME_ERROR
 
 __all__ = [
+    "LENGTH_OCTET",
     "MAX_SHORT_STRING",
     "decode_long_string",
     "decode_short_string",
@@ -35,7 +36,8 @@ MAX_SHORT_STRING = 255
 #: Octets that a long string can hold; a frame is always smaller.
 MAX_LONG_STRING = 0xFFFFFFFF
 
-_LENGTH_OCTET = tuple(bytes((size,)) for size in range(MAX_SHORT_STRING + 1))
+#: n -> the octet n, for n from 0 to 255.
+LENGTH_OCTET = tuple(bytes((size,)) for size in range(MAX_SHORT_STRING + 1))
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
@@ -80,7 +82,7 @@ def encode_short_string(value: object, where: str) -> bytes:
     size = len(octets)
     if size > MAX_SHORT_STRING:
         raise EncodeError(f"{where}: {size} bytes of UTF-8 do not fit a short string, which holds {MAX_SHORT_STRING}")
-    return _LENGTH_OCTET[size] + octets
+    return LENGTH_OCTET[size] + octets
 
 
 def encode_long_string(value: object, where: str) -> bytes:

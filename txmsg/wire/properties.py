@@ -12,17 +12,23 @@ bytes gives properties or :class:`RemoteProtocolError`; it is the caller who dec
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Self
 
 from txmsg.errors import EncodeError, RemoteProtocolError
+from txmsg.wire.compiler import compile_properties
 from txmsg.wire.constants import FRAME_ERROR
 from txmsg.wire.layout import decode_argument, encode_argument
-from txmsg.wire.primitives import MAX_SHORT_STRING, encode_short_string, seconds_since_epoch, show, type_name
+from txmsg.wire.primitives import (
+    MAX_SHORT_STRING,
+    seconds_since_epoch,
+    show,
+    type_name,
+)
 from txmsg.wire.tables import DEFAULT_TABLE_LIMITS, TableLimits
 
 __all__ = ["NO_PROPERTIES", "BasicProperties", "UndecodableProperties"]
@@ -214,7 +220,7 @@ class BasicProperties:
         """
         if self._encoded is not None:
             return self._encoded
-        encoded = _encode(_all_values(self))
+        encoded = self._encode(None)
         if self._headers is None:
             self._encoded = encoded
         return encoded
@@ -231,14 +237,23 @@ class BasicProperties:
         if self._template is not None:
             before, after = self._template
             return b"%b%c%b%b" % (before, len(message_id), message_id, after)
-        values = _all_values(self)
-        text = message_id.decode("utf-8", "surrogateescape")
-        encoded = _encode((*values[:_MESSAGE_ID], text, *values[_MESSAGE_ID + 1 :]))
+        encoded = self._encode(message_id)
         if self._headers is None:
             # What stands before the id is as long as all the properties before it, encoded alone.
-            cut = len(_encode((*values[:_MESSAGE_ID], *[None] * (len(values) - _MESSAGE_ID))))
+            cut = len(_plain_encode((*_all_values(self)[:_MESSAGE_ID], *[None] * (len(_NAMES) - _MESSAGE_ID))))
             self._template = (encoded[:cut], encoded[cut + 1 + len(message_id) :])
         return encoded
+
+    def _encode(self, message_id: bytes | None) -> bytes:
+        try:
+            return _fast_encode(self, message_id)
+        except Exception:  # noqa: S110  # asked again below, outside this block: nothing is chained to the answer
+            pass
+        values = _all_values(self)
+        if message_id is not None:
+            text = message_id.decode("utf-8", "surrogateescape")
+            values = (*values[:_MESSAGE_ID], text, *values[_MESSAGE_ID + 1 :])
+        return _plain_encode(values)
 
     @classmethod
     def decode(cls, data: bytes, limits: TableLimits = DEFAULT_TABLE_LIMITS) -> Self:
@@ -248,34 +263,36 @@ class BasicProperties:
         property, octets left over, faults in the headers (502; an unknown kind of field is the subclass
         :class:`~txmsg.wire.tables.UnknownFieldKind`).
         """
-        end = len(data)
-        if end < 2:
-            raise RemoteProtocolError(f"properties: the flag word is cut, {end} octets are left", FRAME_ERROR)
-        flags, at = data[0] << 8 | data[1], 2
-        if flags & (_CONTINUATION | _UNKNOWN_FLAGS):
-            at = _skip_continuations(data, flags)
-        values: dict[str, Any] = {}
-        for name, kind in _present(flags):
-            if kind == "shortstr" and at < end:
-                first = at + 1
-                at = first + data[at]
-                if at <= end:
-                    values[name] = data[first:at].decode("utf-8", "surrogateescape")
-                    continue
-                at = first - 1  # too long: the function below says so
+        try:
+            made: Self = _fast_decode(cls, data, limits)
+        except (IndexError, struct.error, RemoteProtocolError):
+            pass
+        else:
+            made._encoded = data if made._headers is None else None  # passed on as it came
+            made._template = None
+            return made
+        return cls(**_plain_decode(data, limits))
+
+
+_fast_encode, _fast_decode = compile_properties(_LAYOUT, "message_id")
+
+
+# -- the plain codec, which gives every error its text ---------------------------------------------------
+
+
+def _plain_decode(data: bytes, limits: TableLimits) -> dict[str, Any]:
+    end = len(data)
+    if end < 2:
+        raise RemoteProtocolError(f"properties: the flag word is cut, {end} octets are left", FRAME_ERROR)
+    flags = int.from_bytes(data[:2], "big")
+    at = _skip_continuations(data, flags)
+    values: dict[str, Any] = {}
+    for flag, name, kind in _LAYOUT:
+        if flags & flag:
             values[name], at = decode_argument(kind, data, at, end, name, limits)
-        if at != end:
-            raise RemoteProtocolError(f"properties: {end - at} octets after the last property", FRAME_ERROR)
-        made = cls(**values)
-        if not flags & _CONTINUATION and "headers" not in values:
-            made._encoded = data  # passed on as it came, without encoding it again
-        return made
-
-
-@lru_cache(maxsize=256)
-def _present(flags: int) -> tuple[tuple[str, str], ...]:
-    """(name, kind) of the properties whose flags are set.  Senders use few combinations."""
-    return tuple((name, kind) for flag, name, kind in _LAYOUT if flags & flag)
+    if at != end:
+        raise RemoteProtocolError(f"properties: {end - at} octets after the last property", FRAME_ERROR)
+    return values
 
 
 def _skip_continuations(data: bytes, flags: int) -> int:
@@ -293,20 +310,13 @@ def _skip_continuations(data: bytes, flags: int) -> int:
     return at
 
 
-def _encode(values: tuple[Any, ...]) -> bytes:
+def _plain_encode(values: tuple[Any, ...]) -> bytes:
     flags = 0
     parts = [b""]
-    add = parts.append
     for (flag, name, kind), value in zip(_LAYOUT, values, strict=True):
-        if value is None:
-            continue
-        flags |= flag
-        if kind == "shortstr":
-            add(encode_short_string(value, name))
-        elif name == "timestamp":
-            add(_encode_timestamp(value))
-        else:
-            add(encode_argument(kind, value, name))
+        if value is not None:
+            flags |= flag
+            parts.append(_encode_timestamp(value) if name == "timestamp" else encode_argument(kind, value, name))
     parts[0] = flags.to_bytes(2, "big")
     return b"".join(parts)
 

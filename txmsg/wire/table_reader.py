@@ -74,76 +74,78 @@ _FIXED: Final[dict[int, tuple[int, Callable[[bytes, int], Any]]]] = {
     ord("D"): (5, _read_decimal),
 }
 #: The kinds that begin with their own length.
-_STRING, _OCTETS, _ARRAY, _TABLE = b"SxAF"
+_STRING, _ARRAY, _TABLE, _INT32 = b"SAFI"
 _SIZED: Final = frozenset(b"SxAF")
 
 
-def _beyond(what: str, size: int, left: int) -> str:
-    return f"{what} says {size} octets, {max(left, 0)} are left"
+_unpack_size = struct.Struct(">I").unpack_from
+_unpack_i32 = struct.Struct(">i").unpack_from
+
+
+def _beyond(what: str, size: int, left: int) -> UnusableField:
+    return UnusableField(f"{what} says {size} octets, {max(left, 0)} are left")
 
 
 def read_table(data: bytes, at: int, end: int, depth: int, left: int) -> tuple[dict[str, Any], int]:
     """The entries from `at` to `end`, and how many entries are still allowed."""
-    if depth <= 0:
-        raise UnusableField(TOO_DEEP)
     table: dict[str, Any] = {}
-    while at < end:
-        left -= 1
-        if left < 0:
-            raise UnusableField(TOO_MANY)
-        first = at + 1
-        at = first + data[first - 1]
-        if at >= end:  # not ">": the octet of the kind must follow
-            raise UnusableField(_beyond("a key and its kind", at - first + 1, end - first))
-        key = data[first:at].decode("utf-8", "surrogateescape")
-        try:
-            table[key], at, left = _read_value(data, at, end, depth, left)
-        except UnusableField as error:
-            error.path.append(key)
-            raise
-    return table, left
+    return table, _read_fields(data, at, end, depth, left, table, None)
 
 
-def _read_array(data: bytes, at: int, end: int, depth: int, left: int) -> tuple[list[Any], int]:
+def _read_fields(
+    data: bytes, at: int, end: int, depth: int, left: int, table: dict[str, Any] | None, array: list[Any] | None
+) -> int:
+    """Read into `table` (each value has a key) or into `array`; returns how many entries are still allowed.
+
+    One loop for both, with the commonest kinds in it, because a call for each value would be a third of the time.
+    """
     if depth <= 0:
         raise UnusableField(TOO_DEEP)
-    array: list[Any] = []
+    key = ""
+    value: Any
     while at < end:
         left -= 1
         if left < 0:
             raise UnusableField(TOO_MANY)
+        if table is not None:
+            first = at + 1
+            at = first + data[at]
+            if at >= end:  # not ">": the octet of the kind must follow
+                raise _beyond("a key and its kind", at - first + 1, end - first)
+            key = data[first:at].decode("utf-8", "surrogateescape")
+        kind = data[at]
+        first = at + 1
         try:
-            value, at, left = _read_value(data, at, end, depth, left)
+            if kind in _SIZED:
+                first += 4
+                if first > end:
+                    raise _beyond(f"the length of a field of kind {chr(kind)}", 4, end - first + 4)
+                at = first + _unpack_size(data, first - 4)[0]
+                if at > end:
+                    raise _beyond(f"a field of kind {chr(kind)}", at - first, end - first)
+                if kind == _STRING:
+                    value = data[first:at].decode("utf-8", "surrogateescape")
+                elif kind == _TABLE:
+                    value = {}
+                    left = _read_fields(data, first, at, depth - 1, left, value, None)
+                elif kind == _ARRAY:
+                    value = []
+                    left = _read_fields(data, first, at, depth - 1, left, None, value)
+                else:
+                    value = data[first:at]
+            elif kind in _FIXED:
+                size, read = _FIXED[kind]
+                at = first + size
+                if at > end:
+                    raise _beyond(f"a field of kind {chr(kind)}", size, end - first)
+                value = _unpack_i32(data, first)[0] if kind == _INT32 else read(data, first)
+            else:
+                raise UnusableField(f"unknown kind of field {show(chr(kind))} (octet {kind})", kind)
         except UnusableField as error:
-            error.path.append(len(array))
+            error.path.append(key if array is None else len(array))
             raise
-        array.append(value)
-    return array, left
-
-
-def _read_value(data: bytes, at: int, end: int, depth: int, left: int) -> tuple[Any, int, int]:
-    """The value whose kind octet is at `at`, the offset after it, and how many entries are still allowed."""
-    kind = data[at]
-    at += 1
-    fixed = _FIXED.get(kind)
-    if fixed is not None:
-        after = at + fixed[0]
-        if after > end:
-            raise UnusableField(_beyond(f"a field of kind {chr(kind)}", fixed[0], end - at))
-        return fixed[1](data, at), after, left
-    if kind not in _SIZED:
-        raise UnusableField(f"unknown kind of field {show(chr(kind))} (octet {kind})", kind)
-    first = at + 4
-    after = first + int.from_bytes(data[at:first], "big")
-    if after > end:
-        raise UnusableField(_beyond(f"a field of kind {chr(kind)}", after - first, end - first))
-    if kind == _STRING:
-        return data[first:after].decode("utf-8", "surrogateescape"), after, left
-    if kind == _OCTETS:
-        return data[first:after], after, left
-    value: dict[str, Any] | list[Any]
-    if kind == _TABLE:
-        value, left = read_table(data, first, after, depth - 1, left)
-    else:
-        value, left = _read_array(data, first, after, depth - 1, left)
-    return value, after, left
+        if array is not None:
+            array.append(value)
+        elif table is not None:
+            table[key] = value
+    return left

@@ -108,11 +108,9 @@ def encode_table(table: Mapping[str, Any], where: str = "table", limits: TableLi
     :class:`EncodeError` naming `where` and the keys that lead to the value: a key that is not a str or has more
     than 255 bytes, a type or number that AMQP has no kind for, too many levels or entries.
     """
-    if not table and isinstance(table, Mapping):
-        return b"\x00\x00\x00\x00"
     out = bytearray()
     try:
-        if not isinstance(table, Mapping):
+        if type(table) is not dict and not isinstance(table, Mapping):
             raise UnusableField(f"expected a dict, got {type_name(table)}")
         write_table(out, table, limits.max_depth, limits.max_items)
     except UnusableField as error:
