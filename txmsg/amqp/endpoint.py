@@ -115,6 +115,7 @@ class _Connecting:
         self._reactor = reactor
         self._endpoint = endpoint
         self._is_cancelled = False
+        self._is_done = False
         self.result: Deferred[AMQPProtocol] = Deferred(self._cancel)
         self._work = Deferred.fromCoroutine(self._rounds())
         self._work.addBoth(self._done)
@@ -123,8 +124,11 @@ class _Connecting:
         """Twisted's Deferred fails with CancelledError by itself after this."""
         self._is_cancelled = True
         self._work.cancel()
+        if not self._is_done:  # an endpoint that, being cancelled, connected: give that up too
+            self._work.cancel()
 
     def _done(self, outcome: AMQPProtocol | Failure) -> None:
+        self._is_done = True
         if self._is_cancelled:
             if isinstance(outcome, AMQPProtocol):
                 outcome.abort()
@@ -241,10 +245,12 @@ class _Attempt:
         raise ConnectTimeout(f"{self._where} did not answer within connect_timeout ({limit:g} s)")
 
     def _took_too_long(self, outcome: object, limit: float) -> Any:
-        if isinstance(outcome, AMQPProtocol) or (isinstance(outcome, Failure) and not outcome.check(CancelledError)):
+        if isinstance(outcome, AMQPProtocol):
             return outcome
         if self._protocol is None:
             raise ConnectTimeout(f"{self._where} did not answer within stack_timeout ({limit:g} s)")
+        if isinstance(outcome, Failure) and not outcome.check(CancelledError):
+            return outcome
         raise HandshakeTimeout(f"{self._where}: the handshake did not end within stack_timeout ({limit:g} s)")
 
 
