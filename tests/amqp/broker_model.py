@@ -22,11 +22,14 @@ class ModelChannel:
 
     :ivar outstanding: the delivery tags that are not settled, ascending.
     :ivar settled: how each other delivery ended: ``ACK``, ``REQUEUE`` or ``DROP``.
+    :ivar recovered: the tags that basic.recover requeued, and nobody settled.
+    :ivar uncommitted: what was settled since the last commit; None on a channel that is not transactional.
     """
 
     def __init__(self) -> None:
         self.outstanding: list[int] = []
         self.settled: dict[int, str] = {}
+        self.recovered: set[int] = set()
         self.uncommitted: dict[int, str] | None = None
 
     def deliver(self, delivery_tag: int) -> None:
@@ -51,6 +54,7 @@ class ModelChannel:
     def recover(self) -> None:
         """basic.recover(requeue=True) comes in."""
         self.settled.update(dict.fromkeys(self.outstanding, REQUEUE))
+        self.recovered.update(self.outstanding)
         self.outstanding = []
 
     def tx_select(self) -> None:

@@ -82,6 +82,8 @@ class Peer:
         self._unread = 0
         self._buffer = b""
         self._open_channels: set[int] = set()
+        #: Channels that the client has closed and that have no close-ok yet.
+        self._closing_channels: set[int] = set()
         self._client_has_closed = False
         self._no_ack: dict[int, list[bool]] = defaultdict(list)
         self._no_ack_tags: set[tuple[int, str]] = set()
@@ -113,6 +115,8 @@ class Peer:
             self._client_has_closed |= isinstance(decoded, (commands.Connection.Close, commands.Connection.CloseOk))
             return
         if isinstance(decoded, commands.Channel.Open):
+            if channel in self._open_channels | self._closing_channels:
+                raise Refused("504: the channel number is in use")
             self._open_channels.add(channel)
             self.channels[channel] = ModelChannel()
             return
@@ -120,6 +124,8 @@ class Peer:
             raise Refused("504: the channel is not open")
         if isinstance(decoded, _CHANNEL_ENDS):
             self._open_channels.discard(channel)
+            if isinstance(decoded, commands.Channel.Close):
+                self._closing_channels.add(channel)
             return
         self._judge_settlement(self.channels[channel], channel, decoded)
 
@@ -145,7 +151,8 @@ class Peer:
                 self._no_ack[channel].append(decoded.no_ack)
 
     def read(self) -> list[tuple[int, Frame]]:
-        """The frames written since the last `read`, `names` or `only`."""
+        """End the reactor turn; the frames written since the last `read`, `names`, `only` ..."""
+        self.clock.advance(0)
         new = self.frames[self._unread :]
         self._unread = len(self.frames)
         return new
@@ -182,6 +189,8 @@ class Peer:
 
     def send(self, *values: Frame, channel: int = 1) -> None:
         """Send frames in one chunk; methods of class connection go on channel 0 by themselves."""
+        if any(isinstance(value, commands.Channel.CloseOk) for value in values):
+            self._closing_channels.discard(channel)
         self.send_raw(self.encode(*values, channel=channel))
 
     @staticmethod

@@ -219,6 +219,20 @@ class RecoverTests(SynchronousTestCase):
         self.assertRaises(StaleDelivery, ledger.settle_up_to, 2)
         self.assertEqual(len(ledger), 0)
 
+    def test_two_recovers_on_their_way(self) -> None:
+        """R23: what comes between the two recover-oks was requeued by the second basic.recover."""
+        ledger = with_deliveries(1)
+        ledger.recover_sent()
+        ledger.recover_sent()
+        ledger.recover_answered()
+        ledger.delivered(2)
+        self.assertRaises(StaleDelivery, ledger.ack, 2)
+        ledger.recover_answered()
+        self.assertRaises(StaleDelivery, ledger.ack, 2)
+        ledger.delivered(3)
+        ledger.ack(3)
+        self.assertEqual(written(ledger), [(3, False)])
+
     def test_acks_given_before_are_still_written(self) -> None:
         """R22: an ack that was given counts, also when basic.recover follows in the same turn."""
         ledger = with_deliveries(2)

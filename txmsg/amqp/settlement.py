@@ -34,7 +34,8 @@ class SettlementLedger:
         self._closed: BaseException | None = None
         self._last = 0
         self._stale_up_to = 0
-        self._recovering = False
+        #: basic.recover-oks that are still to come.
+        self._recovering = 0
         self._transaction: list[int] | None = None
 
     def __len__(self) -> int:
@@ -125,11 +126,14 @@ class SettlementLedger:
     def recover_sent(self) -> None:
         """basic.recover is on its way: all that is open goes back to the queue."""
         self.open.clear()
-        self._recovering = True
+        self._recovering += 1
 
     def recover_answered(self) -> None:
-        """basic.recover-ok has come: what was delivered until now is stale, what follows is new."""
-        self._recovering = False
+        """basic.recover-ok has come: what was delivered until now is stale, what follows is new.
+
+        Unless another basic.recover is on its way, which requeues that too.
+        """
+        self._recovering -= 1
         self._stale_up_to = self._last
 
     def transaction_selected(self) -> None:
