@@ -6,7 +6,10 @@ flushed fails the test, and so do delayed calls and sockets that are left in the
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -32,6 +35,15 @@ class ReactorTestCase(TestCase):
     def name(self, what: str) -> str:
         """A name nothing else has, so that tests sharing a broker do not meet: ``what``, the test, some digits."""
         return f"{what}.{self.id().rsplit('.', 1)[-1]}.{secrets.token_hex(4)}"
+
+    def mktemp(self) -> str:
+        """A path for a file or folder of the test's own, removed with all that is in it when the test ends.
+
+        (trial's own leaves them in the current folder, which it expects to be a scratch one.)
+        """
+        folder = tempfile.mkdtemp(prefix="txmsg-test-")
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        return os.path.join(folder, "temp")
 
     def in_thread(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_T]:
         """Make a blocking call (``rabbitmqctl``, another client) while the reactor keeps running."""
