@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.wire.strategies import short_texts
 from txmsg.errors import EncodeError, RemoteProtocolError
+from txmsg.wire import primitives
 from txmsg.wire.primitives import (
     decode_long_string,
     decode_short_string,
@@ -76,6 +77,14 @@ def test_long_strings_come_back(value: bytes | str) -> None:
     octets = encode_long_string(value, "it")
     expected = value.encode() if isinstance(value, str) else bytes(value)
     assert decode_long_string(octets, 0, len(octets), "it") == (expected, len(octets))
+
+
+def test_a_long_string_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R21: beyond 2**32-1 octets (3 here) it is an EncodeError, not an OverflowError."""
+    monkeypatch.setattr(primitives, "MAX_LONG_STRING", 3)
+    assert encode_long_string(b"abc", "it") == b"\x00\x00\x00\x03abc"
+    with pytest.raises(EncodeError, match=r"^it: 4 bytes do not fit a long string"):
+        encode_long_string(b"abcd", "it")
 
 
 @pytest.mark.parametrize("declared", [3, 4, 2**31, 2**32 - 1])

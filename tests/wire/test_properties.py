@@ -292,6 +292,19 @@ def test_a_message_id_can_be_put_in(made: BasicProperties, one: str, two: str) -
     assert same_value(BasicProperties.decode(made.encode()).as_dict(), made.as_dict())
 
 
+def test_a_message_id_can_be_put_in_beside_a_datetime() -> None:
+    """Q-10, R5: what only the plain codec encodes, with and without headers."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    for made in (
+        BasicProperties(timestamp=moment),
+        BasicProperties(timestamp=moment, headers={"a": 1}, message_id="x"),
+    ):
+        for message_id in ("one", "two"):
+            octets = made.encode_with_message_id(message_id.encode())
+            assert octets == made.replace(message_id=message_id).encode()
+            assert BasicProperties.decode(octets).message_id == message_id
+
+
 @pytest.mark.parametrize("made", [NO_PROPERTIES, FULL])
 def test_a_message_id_must_fit(made: BasicProperties) -> None:
     """Q-22: also from the template."""

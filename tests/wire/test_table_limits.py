@@ -61,7 +61,7 @@ def test_entries_are_limited_over_all_levels_both_ways() -> None:
     table = {"a": [None] * 2000, "b": {str(n): None for n in range(2094)}}
     octets = encode_table(table)
     assert decode(octets) == table
-    for more in ({**table, "c": 1}, {"a": [None] * 2001, "b": table["b"]}):
+    for more in ({**table, "c": 1}, {"a": [None] * 2001, "b": table["b"]}, {"b": table["b"], "a": [None] * 2001}):
         with pytest.raises(EncodeError, match="more entries"):
             encode_table(more)
         generous = encode_table(more, limits=TableLimits(max_items=4097))

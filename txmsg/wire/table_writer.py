@@ -142,9 +142,7 @@ def _write_int(out: bytearray, value: int, depth: int, left: int) -> int:
 
 
 def _write_sized_int(out: bytearray, value: SizedInt, depth: int, left: int) -> int:
-    for kind in type(value).__mro__:
-        if kind in INT_KINDS:
-            break
+    kind = next(base for base in type(value).__mro__ if base in INT_KINDS)
     try:
         out += struct.pack(value.FORMAT, INT_KINDS[kind], value)
     except struct.error:
