@@ -133,14 +133,14 @@ class Child:
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 
-    def wait(self, limit: float = 20.0) -> int:
+    def wait(self, limit: float = 40.0) -> int:
         """The exit code; negative for death by a signal."""
         try:
             return self.process.wait(limit)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the child has not ended in {limit} s:\n{self.output}") from None
 
-    def until(self, condition: Callable[[], Any], limit: float = 20.0) -> None:
+    def until(self, condition: Callable[[], Any], limit: float = 40.0) -> None:
         """Wait until `condition` holds; fail with the child's output if it never does."""
         deadline = time.monotonic() + limit
         while not condition():

@@ -131,7 +131,7 @@ class StopTests(ChildTestCase):
             begin = time.monotonic()
             child.signal()
             self.assertEqual(child.wait(), 75, child.output)
-            self.assertLess(time.monotonic() - begin, 10)
+            self.assertLess(time.monotonic() - begin, 15)
             (line,) = child.errors
             self.assertIn("1 handler(s) did not finish in time", line)
             self.assertEqual(self.ready(child.queue), 1)
@@ -146,7 +146,7 @@ class StopTests(ChildTestCase):
         for _ in range(3):
             child.signal()
             time.sleep(0.2)
-        self.assertEqual(child.wait(5), 75)
+        self.assertEqual(child.wait(15), 75)
 
     def test_a_signal_while_connecting(self) -> None:
         """A host that accepts and is silent: the attempt is given up, and that is no failure."""
@@ -167,7 +167,7 @@ class StopTests(ChildTestCase):
         begin = time.monotonic()
         child.signal()
         self.assertEqual(child.wait(), 0, child.output)
-        self.assertLess(time.monotonic() - begin, 5)
+        self.assertLess(time.monotonic() - begin, 10)
 
     def test_other_reactors(self) -> None:
         """Signals and exit code do not depend on the reactor."""
@@ -275,7 +275,7 @@ class RunTests(ChildTestCase):
         self.assertEqual(child.wait(), 0)
         log = child.directory / "log"
         pid_file = child.directory / "twistd.pid"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while "Server Shut Down" not in (log.read_text() if log.exists() else ""):
             self.assertLess(time.monotonic(), deadline, child.output)
             time.sleep(0.05)
