@@ -1,16 +1,17 @@
 """Publish one message.
 
-    python examples/01_publish.py amqp://localhost hello "Hello World!"
+python examples/01_publish.py amqp://localhost hello "Hello World!"
 """
 
 import sys
+from typing import Any
 
 from twisted.internet.task import react
 
 from txmsg.amqp import connect
 
 
-async def main(reactor, url="amqp://localhost", queue="hello", text="Hello World!"):
+async def main(reactor: Any, url: str = "amqp://localhost", queue: str = "hello", text: str = "Hello World!") -> None:
     connection = await connect(url, reactor=reactor)
     channel = await connection.channel()
     await channel.queue_declare(queue, durable=True)

@@ -1,16 +1,17 @@
 """Take COUNT messages from a queue, one after the other.
 
-    python examples/02_consume.py amqp://localhost hello 1
+python examples/02_consume.py amqp://localhost hello 1
 """
 
 import sys
+from typing import Any
 
 from twisted.internet.task import react
 
 from txmsg.amqp import connect
 
 
-async def main(reactor, url="amqp://localhost", queue="hello", count="1"):
+async def main(reactor: Any, url: str = "amqp://localhost", queue: str = "hello", count: str = "1") -> None:
     connection = await connect(url, reactor=reactor)
     channel = await connection.channel()
     await channel.queue_declare(queue, durable=True)

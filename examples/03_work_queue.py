@@ -1,26 +1,27 @@
 """A work queue: tasks are shared out between workers, and none is lost when a worker dies.
 
-    python examples/03_work_queue.py amqp://localhost send "....."     (each dot is a second of work)
-    python examples/03_work_queue.py amqp://localhost work 1
+python examples/03_work_queue.py amqp://localhost send "....."     (each dot is a second of work)
+python examples/03_work_queue.py amqp://localhost work 1
 """
 
 import sys
+from typing import Any
 
 from twisted.internet.task import deferLater, react
 
-from txmsg.amqp import BasicProperties, connect
+from txmsg.amqp import BasicProperties, Channel, connect
 
 QUEUE = "tasks"
 PERSISTENT = BasicProperties(delivery_mode=2)
 
 
-async def send(channel, text):
+async def send(channel: Channel, text: str) -> None:
     await channel.confirm_select()
     await channel.basic_publish("", QUEUE, text, PERSISTENT, mandatory=True)
     print(f"sent {text!r}, and the broker has it on disk")
 
 
-async def work(reactor, channel, count):
+async def work(reactor: Any, channel: Channel, count: int) -> None:
     # One task at a time: the next one goes to whoever is free.
     await channel.basic_qos(1)
     consumer = await channel.basic_consume(QUEUE)
@@ -34,7 +35,7 @@ async def work(reactor, channel, count):
     await consumer.cancel()
 
 
-async def main(reactor, url="amqp://localhost", role="send", argument="..."):
+async def main(reactor: Any, url: str = "amqp://localhost", role: str = "send", argument: str = "...") -> None:
     connection = await connect(url, reactor=reactor)
     channel = await connection.channel()
     await channel.queue_declare(QUEUE, durable=True)

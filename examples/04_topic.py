@@ -1,13 +1,14 @@
 """Topics: a log is published once, and each listener gets what it asked for.
 
-    python examples/04_topic.py amqp://localhost "kern.*" "*.critical"
+python examples/04_topic.py amqp://localhost "kern.*" "*.critical"
 """
 
 import sys
+from typing import Any
 
 from twisted.internet.task import react
 
-from txmsg.amqp import connect
+from txmsg.amqp import Delivery, connect
 
 LOGS = [
     ("kern.info", "the kernel is fine"),
@@ -17,7 +18,7 @@ LOGS = [
 ]
 
 
-async def main(reactor, url="amqp://localhost", *binding_keys):
+async def main(reactor: Any, url: str = "amqp://localhost", *binding_keys: str) -> None:
     binding_keys = binding_keys or ("kern.*", "*.critical")
     connection = await connect(url, reactor=reactor)
     channel = await connection.channel()
@@ -27,7 +28,7 @@ async def main(reactor, url="amqp://localhost", *binding_keys):
         await channel.queue_bind(declared.queue, "logs", key)
 
     # A plain callable is the fastest way to consume.
-    def on_log(delivery):
+    def on_log(delivery: Delivery) -> None:
         print(f"{delivery.routing_key}: {delivery.body.decode()}")
 
     consumer = await channel.basic_consume(declared.queue, on_log, no_ack=True)

@@ -1,9 +1,10 @@
 """Publisher confirms: many messages in flight, and for each of them the broker's answer.
 
-    python examples/05_confirms.py amqp://localhost 1000
+python examples/05_confirms.py amqp://localhost 1000
 """
 
 import sys
+from typing import Any
 
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import react
@@ -12,7 +13,7 @@ from txmsg.amqp import connect
 from txmsg.errors import PublishReturned
 
 
-async def main(reactor, url="amqp://localhost", count="1000"):
+async def main(reactor: Any, url: str = "amqp://localhost", count: str = "1000") -> None:
     connection = await connect(url, reactor=reactor)
     channel = await connection.channel()
     await channel.confirm_select()

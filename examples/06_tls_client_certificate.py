@@ -6,13 +6,14 @@ The broker needs the plug-in rabbitmq_auth_mechanism_ssl and a user named as the
 """
 
 import sys
+from typing import Any
 
 from twisted.internet.task import react
 
 from txmsg.amqp import ConnectionParameters, ExternalCredentials, TLSOptions, connect
 
 
-async def main(reactor, host, port, ca_file, cert_file, key_file):
+async def main(reactor: Any, host: str, port: str, ca_file: str, cert_file: str, key_file: str) -> None:
     parameters = ConnectionParameters(
         host=host,
         port=int(port),
@@ -25,7 +26,8 @@ async def main(reactor, host, port, ca_file, cert_file, key_file):
     declared = await channel.queue_declare("", exclusive=True)
     await channel.basic_publish("", declared.queue, "for your eyes only")
     delivery = await channel.basic_get(declared.queue, no_ack=True)
-    print(f"received {delivery.body.decode()!r}")
+    if delivery is not None:
+        print(f"received {delivery.body.decode()!r}")
     await connection.close()
 
 

@@ -1,11 +1,13 @@
 """The protocol without the helper: AMQPProtocol on an endpoint of your own, and Deferreds with callbacks.
 
-    python examples/07_low_level_channel.py HOST PORT
+python examples/07_low_level_channel.py HOST PORT
 """
 
 import sys
+from collections.abc import Generator
+from typing import Any
 
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.task import react
 
@@ -14,7 +16,7 @@ from txmsg.errors import NotFound
 
 
 @inlineCallbacks
-def main(reactor, host="localhost", port="5672"):
+def main(reactor: Any, host: str = "localhost", port: str = "5672") -> Generator[Deferred[Any], Any, None]:
     endpoint = HostnameEndpoint(reactor, host, int(port))
     protocol = AMQPProtocol(ConnectionParameters(host=host), reactor=reactor)
     yield connectProtocol(endpoint, protocol)

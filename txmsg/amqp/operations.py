@@ -17,7 +17,7 @@ https://www.rabbitmq.com/amqp-0-9-1-reference.html
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 from twisted.internet.defer import Deferred
 
@@ -121,6 +121,32 @@ class SynchronousMethods(ChannelCore):
 
     # -- queues ------------------------------------------------------------------------------------
 
+    @overload
+    def queue_declare(
+        self,
+        queue: str = "",
+        *,
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        nowait: Literal[False] = False,
+        arguments: Arguments = None,
+    ) -> Deferred[queue_methods.DeclareOk]: ...
+
+    @overload
+    def queue_declare(
+        self,
+        queue: str = "",
+        *,
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        nowait: bool,
+        arguments: Arguments = None,
+    ) -> Deferred[queue_methods.DeclareOk | None]: ...
+
     def queue_declare(
         self,
         queue: str = "",
@@ -131,7 +157,7 @@ class SynchronousMethods(ChannelCore):
         auto_delete: bool = False,
         nowait: bool = False,
         arguments: Arguments = None,
-    ) -> Deferred[queue_methods.DeclareOk | None]:
+    ) -> Deferred[Any]:
         """Create a queue, or check that it exists (`passive`).
 
         queue: its name; "" lets the broker choose one, which is in the reply.
@@ -191,13 +217,29 @@ class SynchronousMethods(ChannelCore):
             )
         )
 
-    def queue_purge(self, queue: str = "", *, nowait: bool = False) -> Deferred[queue_methods.PurgeOk | None]:
+    @overload
+    def queue_purge(self, queue: str = "", *, nowait: Literal[False] = False) -> Deferred[queue_methods.PurgeOk]: ...
+
+    @overload
+    def queue_purge(self, queue: str = "", *, nowait: bool) -> Deferred[queue_methods.PurgeOk | None]: ...
+
+    def queue_purge(self, queue: str = "", *, nowait: bool = False) -> Deferred[Any]:
         """Drop all messages that wait in the queue; fires with PurgeOk: message_count."""
         return self._call(queue_methods.Purge(queue=queue, nowait=nowait))
 
+    @overload
+    def queue_delete(
+        self, queue: str = "", *, if_unused: bool = False, if_empty: bool = False, nowait: Literal[False] = False
+    ) -> Deferred[queue_methods.DeleteOk]: ...
+
+    @overload
+    def queue_delete(
+        self, queue: str = "", *, if_unused: bool = False, if_empty: bool = False, nowait: bool
+    ) -> Deferred[queue_methods.DeleteOk | None]: ...
+
     def queue_delete(
         self, queue: str = "", *, if_unused: bool = False, if_empty: bool = False, nowait: bool = False
-    ) -> Deferred[queue_methods.DeleteOk | None]:
+    ) -> Deferred[Any]:
         """Delete a queue with its messages; fires with DeleteOk: message_count.
 
         The queue's consumers, here and elsewhere, end with ConsumerCancelled("server").

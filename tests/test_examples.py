@@ -1,0 +1,124 @@
+"""The programs in examples/ do what they and the documentation say, on a real RabbitMQ, as a user would run them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cases import RabbitMQTestCase
+from tests.certificates import shared_authority
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+def run_example(name: str, *arguments: str) -> str:
+    """Run one example in a process of its own and return what it printed; an error code is an error here."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS="error")
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=25,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, f"{name} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    assert not done.stderr, f"{name} wrote to standard error:\n{done.stderr}"
+    return done.stdout
+
+
+class ExamplesTests(RabbitMQTestCase):
+    """X-01 to X-16, W-32, W-95, peers 8: every published program is executed."""
+
+    async def run_example(self, name: str, *arguments: str) -> str:
+        """As above, with the reactor running."""
+        return await self.in_thread(run_example, name, *arguments)
+
+    async def test_publish_then_consume(self) -> None:
+        """X-01, X-04, X-06: what 01 sends, 02 receives."""
+        queue = self.name("hello")
+        sent = await self.run_example("01_publish.py", self.node.url, queue, "Hello World!")
+        self.assertEqual(sent, f"sent 'Hello World!' to {queue}\n")
+        received = await self.run_example("02_consume.py", self.node.url, queue, "1")
+        self.assertEqual(received, "received 'Hello World!'\n")
+
+    async def test_work_queue(self) -> None:
+        """X-08, X-10: a task is confirmed when it is sent, and worked on when somebody takes it."""
+        sent = await self.run_example("03_work_queue.py", self.node.url, "send", "..")
+        self.assertIn("the broker has it on disk", sent)
+        worked = await self.run_example("03_work_queue.py", self.node.url, "work", "1")
+        self.assertEqual(worked, "working on '..'\ndone\n")
+
+    async def test_topic(self) -> None:
+        """Each binding brings its messages, and no others."""
+        printed = await self.run_example("04_topic.py", self.node.url)
+        self.assertEqual(
+            printed,
+            "kern.info: the kernel is fine\ncron.critical: the clock has stopped\nkern.critical: the kernel is on fire\n",
+        )
+
+    async def test_confirms(self) -> None:
+        """X-10, X-11: all are confirmed, and the unroutable one is returned."""
+        printed = await self.run_example("05_confirms.py", self.node.url, "1000")
+        self.assertIn("1000 of 1000 messages are safe", printed)
+        self.assertIn("not lost: returned by the broker: NO_ROUTE (code 312)", printed)
+
+    async def test_tls_client_certificate(self) -> None:
+        """X-15, D-03, D-04, D-05: mutual TLS and EXTERNAL; the user is the certificate's common name."""
+        client = shared_authority().issue(self.name("client"))
+        user = client.certificate_file.read_bytes()
+        common_name = _common_name(user)
+        await self.in_thread(self.node.add_user, common_name, "not used")
+        await self.in_thread(self.node.set_permissions, common_name, "/")
+        printed = await self.run_example(
+            "06_tls_client_certificate.py",
+            "localhost",
+            str(self.node.tls_port),
+            str(shared_authority().certificate_file),
+            str(client.certificate_file),
+            str(client.key_file),
+        )
+        self.assertEqual(printed, "connected to RabbitMQ over TLS\nreceived 'for your eyes only'\n")
+
+    async def test_low_level_channel(self) -> None:
+        """X-05, X-14, P-01, P-02: an endpoint of one's own, callbacks, a transaction."""
+        printed = await self.run_example("07_low_level_channel.py", "127.0.0.1", str(self.node.port))
+        self.assertIn("the broker says: NOT_FOUND", printed)
+        self.assertIn("got b'one', 1 left\ngot b'two', 0 left\n", printed)
+
+
+def _common_name(pem: bytes) -> str:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.load_pem_x509_certificate(pem).subject
+    return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+class TutorialTests(SynchronousTestCase):
+    """The tutorial shows the examples as they are."""
+
+    def test_quoted_code_is_in_the_examples(self) -> None:
+        """Every Python block of the tutorial that quotes an example stands in it, line by line."""
+        text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+        sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("0*.py")))
+        blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        self.assertGreaterEqual(len(blocks), 5)
+        for block in blocks:
+            if block.startswith("# work.py"):
+                continue
+            for line in block.splitlines():
+                self.assertIn(line.strip(), sources)
+
+    def test_every_example_says_how_to_run_it(self) -> None:
+        """The docstring of each example holds its command line."""
+        for path in sorted(EXAMPLES.glob("0*.py")):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            self.assertIn(f"python examples/{path.name}", docstring)
