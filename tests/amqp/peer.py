@@ -281,6 +281,7 @@ class Peer:
 
     def channel(self, number: int | None = None) -> Channel:
         """Open a channel."""
+        self.read()
         opening = self.protocol.channel(number)
         ((used, opened),) = self.read()
         assert isinstance(opened, commands.Channel.Open)

@@ -24,7 +24,7 @@ from txmsg.wire.properties import BasicProperties
 LIMIT = 30.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """One publish of the model.
 

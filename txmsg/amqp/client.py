@@ -10,6 +10,7 @@ https://www.rabbitmq.com/docs/connection-blocked
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
@@ -21,7 +22,7 @@ from zope.interface import implementer
 
 from txmsg.amqp.channel import Channel
 from txmsg.amqp.connection_core import ConnectionCore, State
-from txmsg.amqp.handshake import ClientHandshake, Negotiated
+from txmsg.amqp.handshake import ClientHandshake, Negotiated, Stage
 from txmsg.amqp.heartbeat import HeartbeatMonitor
 from txmsg.amqp.parameters import ConnectionParameters
 from txmsg.amqp.tls import has_client_certificate
@@ -175,13 +176,13 @@ class AMQPProtocol(ConnectionCore):
     def _opened(self, negotiated: Negotiated) -> None:
         self._stop_timer()
         self._state = State.OPEN
-        self._was_open = True
         d = maybeDeferred(self.connection_ready)
         d.addCallbacks(self._fire_ready, self._ready_hook_failed)
 
     def _fire_ready(self, result: object) -> None:
         if self._state is not State.OPEN:
             return
+        self._was_open = True
         waiters, self._ready_waiters = self._ready_waiters, []
         if not self.ready.called:
             self.ready.callback(self)
@@ -189,7 +190,6 @@ class AMQPProtocol(ConnectionCore):
             waiter.callback(self)
 
     def _ready_hook_failed(self, failure: Failure) -> None:
-        self._was_open = False
         assert failure.value is not None
         self.drop(failure.value)
 
@@ -240,6 +240,8 @@ class AMQPProtocol(ConnectionCore):
     def _method_received(self, method: Method) -> None:
         if isinstance(method, connection.Close) and self._state is not State.OPENING:
             self._closed_by_server(method)
+        elif self._reason is not None:
+            return  # what followed in the chunk with which it ended
         elif isinstance(method, connection.Blocked):
             self.blocked.block(method.reason)
         elif isinstance(method, connection.Unblocked):
@@ -255,10 +257,11 @@ class AMQPProtocol(ConnectionCore):
 
     def _protocol_violated(self, error: RemoteProtocolError) -> None:
         """Tell the peer once, as well as it goes, and go."""
-        try:
+        if self._handshake is not None and self._handshake.stage is Stage.HEADER:
+            self.drop(IncompatibleProtocol(f"the peer does not speak AMQP 0-9-1: {error}"))
+            return
+        with suppress(TxmsgError):  # it may be too early, or too late, for a connection.close
             self._send(connection.Close(reply_code=error.reply_code, reply_text=str(error)[:120]))
-        except TxmsgError:
-            pass  # too early for a connection.close
         self._end(error)
         self._linger()
 

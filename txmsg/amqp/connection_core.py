@@ -108,7 +108,7 @@ class ConnectionCore(WireProtocol):
         """A new Deferred like `ready`; works at any time, also after the fact."""
         if self._state is State.OPEN and self.ready.called:
             return succeed(self)
-        if self._reason is not None or self._state is not State.OPENING:
+        if self._reason is not None or self._state not in (State.OPENING, State.OPEN):
             return fail(self._wrong_state())
         waiter: Deferred[Any] = Deferred(self._ready_waiters.remove)
         self._ready_waiters.append(waiter)
