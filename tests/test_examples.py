@@ -20,7 +20,7 @@ EXAMPLES = ROOT / "examples"
 
 def run_example(name: str, *arguments: str) -> str:
     """Run one example in a process of its own and return what it printed; an error code is an error here."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS="error")
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS="error,ignore::DeprecationWarning")
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
         capture_output=True,

@@ -57,6 +57,7 @@ class Call:
         self.deferred.errback(Failure(OperationTimeout(f"no reply to {name} within {seconds:g} s", blocked)))
 
     def stop_timer(self) -> None:
+        """Stop the time limit, if it still runs."""
         if self.timer is not None:
             timer, self.timer = self.timer, None
             timer.cancel()

@@ -46,7 +46,7 @@ class AckWriter(TypingProtocol):
         """Write the acks given in this reactor turn."""
 
 
-def reactor_or_default(reactor: Any = None) -> Any:
+def _reactor_or_default(reactor: Any = None) -> Any:
     """The reactor given, or the installed one: imported here, so that importing txmsg installs none."""
     if reactor is None:
         from twisted.internet import reactor as installed
@@ -66,7 +66,7 @@ class WireProtocol(Protocol):
     _log = Logger(namespace="txmsg.amqp.protocol")
 
     def __init__(self, role: Role, limits: Limits, reactor: Any = None) -> None:
-        self.reactor: Any = reactor_or_default(reactor)
+        self.reactor: Any = _reactor_or_default(reactor)
         self.clock: IReactorTime = self.reactor
         self.wire = WireConnection(role, limits)
         self.heartbeat: HeartbeatMonitor | None = None

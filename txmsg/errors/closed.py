@@ -1,9 +1,4 @@
-"""The one hierarchy of errors, and the map from AMQP reply codes to classes.
-
-Everything txmsg raises, or fails a Deferred with, descends from :class:`TxmsgError`; errors of other
-libraries are converted where they come in.  An error from a closed connection or channel says who
-closed it, with which reply code and text, and because of which method: it is captured when the closing
-happens and is the one that every waiting Deferred then fails with.
+"""Why a connection or a channel ended, by reply code and by what happened.
 
 Reply codes: AMQP 0-9-1 section 1.2 ("Constants"), and RabbitMQ's
 https://www.rabbitmq.com/amqp-0-9-1-reference.html#constants.
@@ -13,19 +8,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from txmsg.errors.base import TxmsgError, clip
+
 __all__ = [
     "AccessRefused",
-    "AlreadySettled",
     "AuthenticationFailed",
     "ChannelClosed",
-    "ChannelError",
     "ChannelErrorClosed",
-    "ChannelLimitReached",
-    "ChannelNumberInUse",
     "ChannelWrongState",
     "ClientCertificateRequired",
     "CommandInvalid",
-    "ConfigurationError",
     "ConnectFailed",
     "ConnectTimeout",
     "ConnectionBlockedTimeout",
@@ -33,117 +25,28 @@ __all__ = [
     "ConnectionForced",
     "ConnectionLost",
     "ConnectionWrongState",
-    "ConsumerCancelled",
     "ContentTooLarge",
-    "DuplicateConsumerTag",
-    "EncodeError",
     "FrameError",
     "HandshakeTimeout",
     "HeartbeatTimeout",
     "IncompatibleProtocol",
     "InternalError",
     "InvalidPath",
-    "LocalProtocolError",
     "NoCommonMechanism",
     "NotAllowed",
     "NotFound",
     "NotImplementedByPeer",
-    "NotSent",
-    "OperationTimeout",
-    "Overloaded",
     "PeerVerificationFailed",
     "PreconditionFailed",
-    "ProtocolError",
-    "PublishFailed",
-    "PublishNacked",
-    "PublishReturned",
-    "PublishTimeout",
-    "PublishUnconfirmed",
-    "QueueClosed",
-    "RemoteProtocolError",
     "ResourceError",
     "ResourceLocked",
-    "SettlementError",
-    "StaleDelivery",
     "SyntaxErrorClosed",
     "TLSFailed",
-    "TxmsgError",
     "UnexpectedFrame",
     "VirtualHostRefused",
-    "WrongThread",
     "channel_error",
     "connection_error",
-    "clip",
 ]
-
-#: Text that comes from a peer is cut here before it is put into an error or a log line.
-PEER_TEXT_LIMIT = 200
-
-
-def clip(text: str, limit: int = PEER_TEXT_LIMIT) -> str:
-    """Cut `text` to `limit` characters and escape what is not printable.
-
-    Reply texts, queue names and tags are a peer's words: a line feed or an escape sequence in them
-    must not forge a log line.
-    """
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-class TxmsgError(Exception):
-    """The root of everything txmsg raises.
-
-    `recoverable` says whether trying again later, on a new channel or connection, can succeed with
-    nothing changed by hand.  False means that something must be changed first: a name, a permission,
-    a password, an argument, the code.
-    """
-
-    recoverable: ClassVar[bool] = False
-
-
-class ConfigurationError(TxmsgError, ValueError):
-    """A parameter, a URL or a setting that cannot be used; the text names it and says what to change."""
-
-
-class WrongThread(TxmsgError, RuntimeError):
-    """The API was called outside the reactor's thread; use `reactor.callFromThread` to cross."""
-
-
-class EncodeError(TxmsgError, ValueError):
-    """A value that AMQP cannot carry (too long, out of range, wrong type).  Nothing was sent."""
-
-
-# -- the protocol was broken ---------------------------------------------------------------------
-
-
-class ProtocolError(TxmsgError):
-    """Somebody broke the protocol.  Raise one of the two below.
-
-    `reply_code` is the AMQP code with which the connection is to be closed.
-    """
-
-    def __init__(self, message: str, reply_code: int = 501) -> None:
-        if type(self) is ProtocolError:
-            raise TypeError("ProtocolError is abstract: raise LocalProtocolError or RemoteProtocolError")
-        super().__init__(message)
-        self.reply_code = reply_code
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.args[0], self.reply_code), self.__dict__)
-
-
-class LocalProtocolError(ProtocolError):
-    """We were asked to do what the protocol does not allow now.  Nothing was sent."""
-
-
-class RemoteProtocolError(ProtocolError):
-    """The peer sent bytes or methods that the protocol does not allow."""
-
-    recoverable = True
-
 
 # -- closed: connection ---------------------------------------------------------------------------
 
@@ -397,147 +300,6 @@ class PreconditionFailed(ChannelClosed):
 
     recoverable = False
     default_code = 406
-
-
-class ChannelError(TxmsgError):
-    """A channel operation that failed without closing the channel."""
-
-
-class ChannelLimitReached(ChannelError):
-    """All channel numbers up to the negotiated `channel_max` are in use."""
-
-    recoverable = True
-
-
-class ChannelNumberInUse(ChannelError, ValueError):
-    """The channel number asked for is taken."""
-
-
-class DuplicateConsumerTag(ChannelError, ValueError):
-    """The consumer tag is in use on this channel."""
-
-
-class ConsumerCancelled(ChannelError):
-    """The consumer has ended; `initiator` is "client" (basic_cancel) or "server" (queue deleted ...)."""
-
-    recoverable = True
-
-    def __init__(self, consumer_tag: str = "", initiator: str = "server", queue: str = "") -> None:
-        self.consumer_tag = consumer_tag
-        self.initiator = initiator
-        self.queue = queue
-        super().__init__(consumer_tag, initiator, queue)
-
-    def __str__(self) -> str:
-        why = "its queue was deleted or became unavailable" if self.initiator == "server" else "basic_cancel was called"
-        return f"consumer {clip(self.consumer_tag)!r} of queue {clip(self.queue)!r} was cancelled by the {self.initiator}: {why}"
-
-
-class QueueClosed(ChannelError):
-    """A ClosableDeferredQueue was closed without a more telling reason."""
-
-
-class OperationTimeout(ChannelError):
-    """No reply within `operation_timeout` seconds; `blocked` says whether the broker had blocked the connection.
-
-    The outcome is unknown: the broker may still do it.  A late reply is swallowed and the channel
-    stays usable.
-    """
-
-    recoverable = True
-
-    def __init__(self, message: str, blocked: bool = False) -> None:
-        self.blocked = blocked
-        super().__init__(message, blocked)
-
-    def __str__(self) -> str:
-        return str(self.args[0]) + (" (the connection is blocked by the broker)" if self.blocked else "")
-
-
-# -- publishing -----------------------------------------------------------------------------------
-
-
-class PublishFailed(TxmsgError):
-    """A publish that did not succeed; each subclass stands for one fact."""
-
-    recoverable = True
-
-
-class PublishReturned(PublishFailed):
-    """The broker could not route a mandatory message and gave it back.
-
-    `returned` is the :class:`txmsg.amqp.ReturnedMessage`.
-    """
-
-    recoverable = False
-
-    def __init__(self, reply_code: int, reply_text: str, exchange: str, routing_key: str, returned: Any = None) -> None:
-        self.reply_code = reply_code
-        self.reply_text = clip(reply_text)
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.returned = returned
-        super().__init__(reply_code, self.reply_text, exchange, routing_key, returned)
-
-    def __str__(self) -> str:
-        return (
-            f"returned by the broker: {self.reply_text} (code {self.reply_code}), "
-            f"exchange {clip(self.exchange)!r}, routing key {clip(self.routing_key)!r}"
-        )
-
-
-class PublishNacked(PublishFailed):
-    """The broker said basic.nack: it did not take responsibility for the message."""
-
-
-class PublishUnconfirmed(PublishFailed):
-    """Written, but the connection or channel ended before the broker answered: the outcome is unknown.
-
-    `cause` is the error that ended it.
-    """
-
-    def __init__(self, message: str, cause: BaseException | None = None) -> None:
-        self.cause = cause
-        super().__init__(message, cause)
-
-    def __str__(self) -> str:
-        text = str(self.args[0])
-        return text if self.cause is None else f"{text}: {self.cause}"
-
-
-class PublishTimeout(PublishUnconfirmed):
-    """Written, but the broker did not answer within `confirm_timeout`: the outcome is unknown."""
-
-
-class NotSent(PublishFailed):
-    """No byte of the message has left: it is safe to publish it again.  `cause` says why."""
-
-    def __init__(self, message: str, cause: BaseException | None = None) -> None:
-        self.cause = cause
-        super().__init__(message, cause)
-
-    def __str__(self) -> str:
-        text = str(self.args[0])
-        return text if self.cause is None else f"{text}: {self.cause}"
-
-
-class Overloaded(NotSent):
-    """The outbox is full, so the message was not taken; wait for earlier publishes to finish."""
-
-
-# -- settling -------------------------------------------------------------------------------------
-
-
-class SettlementError(TxmsgError):
-    """An ack, nack or reject that cannot be done.  Nothing was sent."""
-
-
-class StaleDelivery(SettlementError):
-    """The delivery's channel is closed: the broker has requeued it and will deliver it again."""
-
-
-class AlreadySettled(SettlementError):
-    """The delivery was already acked, nacked or rejected, or was delivered with `no_ack`."""
 
 
 # -- reply codes ----------------------------------------------------------------------------------
