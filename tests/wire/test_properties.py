@@ -278,9 +278,13 @@ def test_the_encoding_is_remembered_without_headers() -> None:
 
 
 def test_what_was_decoded_is_passed_on_without_encoding() -> None:
-    """Architecture 4.1: the octets themselves, unless they had continuation flags."""
+    """Architecture 4.1: the octets themselves, unless there are headers, which the receiver may change."""
     octets = FULL.replace(headers=None).encode()
     assert BasicProperties.decode(octets).encode() is octets
+    received = BasicProperties.decode(FULL.encode())
+    assert isinstance(received.headers, dict)
+    received.headers["hops"] = 1
+    assert BasicProperties.decode(received.encode()).headers == {"a": 1, "b": [True, None], "hops": 1}
 
 
 @given(properties(), short_texts(), short_texts())
