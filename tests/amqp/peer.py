@@ -351,6 +351,10 @@ class PeerTestCase(SynchronousTestCase):
         self.assertEqual(peer.violations, [])
         self.assertEqual(peer.clock.getDelayedCalls(), [], "R28: no timer may outlive the connection")
 
+    def result(self, deferred: Deferred[Any]) -> Any:
+        """What `deferred` has fired with."""
+        return self.successResultOf(deferred)
+
     def failed(self, deferred: Deferred[Any], *kinds: type[BaseException]) -> Any:
         """The exception `deferred` has failed with, which must be one of `kinds`."""
         return self.failureResultOf(deferred, *kinds).value

@@ -283,21 +283,29 @@ class ChannelCore:
             str(reason), getattr(reason, "reply_code", 0), initiator=getattr(reason, "initiator", "client"), cause=None
         )
 
-    def connection_lost(self, reason: BaseException) -> None:
-        """For the connection: it has ended, and the channel with it."""
-        self._end(reason)
-
     def _end(self, reason: BaseException) -> None:
-        """The one place where a channel learns why it ends; the first reason stays."""
+        if self.learn_end(reason):
+            self.tell_end(reason)
+
+    def learn_end(self, reason: BaseException) -> bool:
+        """The one place where a channel learns why it ends; the first reason stays.  True: `tell_end` is to follow.
+
+        Two steps, because the end of a connection is the end of all its channels: each of them knows before
+        the first one tells its users, who may turn to the others.
+        """
         if self._reason is not None:
-            return
+            return False
         self._reason = reason
         self._state = State.CLOSED
+        self._settlements.close(reason)
+        return True
+
+    def tell_end(self, reason: BaseException) -> None:
+        """Let everything that waits on this channel fail with the reason."""
         if self._close_timer is not None:
             timer, self._close_timer = self._close_timer, None
             if timer.active():
                 timer.cancel()
-        self._settlements.close(reason)
         self._pending.fail_all(reason)
         self._end_publishing(reason)
         self._end_consuming(reason)

@@ -190,8 +190,8 @@ class ConnectionCore(WireProtocol):
         self.opening_ended()
         channels = list(self.channels.values())
         self.channels.clear()
-        for channel in channels:
-            channel.connection_lost(reason)
+        for channel in [channel for channel in channels if channel.learn_end(reason)]:
+            channel.tell_end(reason)
         self.outbox.close()
         self._pending.fail_all(reason)
         ready_waiters, self._ready_waiters = self._ready_waiters, []
