@@ -85,7 +85,6 @@ class BrokerCase(ReactorTestCase):
     async def queue(self, channel: Channel, *bodies: bytes) -> str:
         """The name of a new exclusive queue that holds `bodies`."""
         declared = await channel.queue_declare(self.name("q")[-200:], exclusive=True)
-        assert declared is not None
         for body in bodies:
             channel.basic_publish("", declared.queue, body)
         if bodies:
@@ -108,7 +107,6 @@ class BrokerCase(ReactorTestCase):
     async def depth(self, channel: Channel, queue: str) -> int:
         """How many messages are ready in `queue`."""
         declared = await channel.queue_declare(queue, passive=True)
-        assert declared is not None
         return declared.message_count
 
     async def until_depth(self, channel: Channel, queue: str, expected: int) -> None:

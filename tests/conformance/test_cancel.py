@@ -120,7 +120,6 @@ class CancelCases(BrokerCase):
         connection = await self.connect()
         channel, deleter = await connection.channel(), await connection.channel()
         declared = await channel.queue_declare("", exclusive=True)
-        assert declared is not None
         by_name = await channel.basic_consume(declared.queue)
         by_default = await channel.basic_consume("")
         called: list[Delivery] = []

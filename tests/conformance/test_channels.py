@@ -84,7 +84,6 @@ class ChannelCases(BrokerCase):
             channel.basic_qos(5),
         ]
         declared = await before
-        assert declared is not None
         self.assertEqual(declared.queue, name)
         error = await self.failure(failing, NotFound)
         for deferred in behind:
@@ -109,7 +108,7 @@ class ChannelCases(BrokerCase):
         """K-52, S-20: it fires after close-ok; the reason names the client; closing again gives the same."""
         channel = await self.channel()
         waiting = channel.queue_declare(exclusive=True)
-        consumer = await channel.basic_consume((await waiting).queue)  # type: ignore[union-attr]
+        consumer = await channel.basic_consume((await waiting).queue)
         pending_get = consumer.get()
         first, second = channel.close(), channel.close()
         await first
@@ -169,7 +168,7 @@ class ChannelCases(BrokerCase):
         """K-05, M-22, Q-21, Q-22: what AMQP cannot carry fails before anything is sent; the channel is as before."""
         channel = await self.channel()
         wrong: list[Deferred[Any]] = [
-            channel.queue_declare(123),  # type: ignore[arg-type]
+            channel.queue_declare(123),  # type: ignore[call-overload]
             channel.queue_declare("n" * 256),
             channel.queue_declare("é" * 200),
             channel.queue_declare("q", arguments={"x": object()}),

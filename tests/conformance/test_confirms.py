@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests.conformance.base import ConfirmCase, OverPeer, outcomes
 from tests.conformance.minibroker import Session, ignore
-from txmsg.amqp import Channel
+from txmsg.amqp import BasicProperties, Channel
 from txmsg.errors import (
     ConnectionLost,
     NotFound,
@@ -88,6 +88,27 @@ class ConfirmsOverPeer(OverPeer, ConfirmCase):
         self.assertEqual(by_index[1], 2)
         self.assertIsInstance(by_index[2], PublishReturned)
         self.assertEqual([index for index, _ in seen], [3, 0, 1, 2])
+
+    async def test_returns_of_equal_ids_with_different_bodies(self) -> None:
+        """R5: the application repeats a message id; the body and the order of publishing decide whose return it is."""
+        channel = await self.confirming()
+        contents: list[tuple[Any, bytes, bytes]] = []
+
+        def keep(session: Session, number: int, content: tuple[Any, bytes, bytes]) -> bool:
+            contents.append(content)
+            return True
+
+        self.broker.on["content"] = keep
+        same = BasicProperties(message_id="same")
+        published = [channel.basic_publish("", "q", each, same, mandatory=True) for each in (b"a", b"b", b"c", b"b")]
+        seen = outcomes(published)
+        await channel.basic_qos(1)
+        number = channel.channel_number
+        _, properties, body = contents[1]
+        self.session.send_content(number, commands.Basic.Return(312, "NO_ROUTE", "", "q"), properties, body)
+        self.session.send(number, commands.Basic.Ack(4, multiple=True))
+        await gatherResults(published)
+        self.assertEqual([type(value) for _, value in seen], [int, PublishReturned, int, int])
 
     async def test_an_answer_to_a_number_that_was_not_given(self) -> None:
         """F34: both sides count differently: the connection ends, and no publish succeeds."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pamqp import commands
+from pamqp import commands, frame, header
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, outcomes, pause, settle
-from tests.conformance.minibroker import ignore
+from tests.conformance.minibroker import Session, ignore
 from txmsg.amqp import Delivery
 from txmsg.errors import (
     AccessRefused,
+    AlreadySettled,
     ChannelClosed,
     ChannelWrongState,
     ConnectionClosed,
@@ -320,6 +321,57 @@ class ConsumeOverRabbitMQ(OverRabbitMQ, ConsumeCases):
 
 
 class ConsumeOverPeer(OverPeer, ConsumeCases):
+    async def test_ending_it_all_in_the_middle_of_a_chunk(self) -> None:
+        """R29, K-11: twenty deliveries in one chunk; the third one's callback ends the connection or channel."""
+        endings: list[Any] = [
+            lambda channel: channel.connection.abort(),
+            lambda channel: channel.connection.close(),
+            lambda channel: channel.close(),
+        ]
+        for end in endings:
+            channel = await self.channel()
+            name = await self.queue(channel)
+            seen: list[Delivery] = []
+
+            def handle(delivery: Delivery, seen: list[Delivery] = seen, end: Any = end) -> None:
+                seen.append(delivery)
+                if len(seen) == 3:
+                    end(delivery.channel)
+
+            await channel.basic_consume(name, handle, consumer_tag="t")
+            deliver = [frame.marshal(commands.Basic.Deliver("t", tag, False, "", name), 1) for tag in range(1, 21)]
+            content = frame.marshal(header.ContentHeader(0, 0), 1)
+            self.session.write(b"".join(each + content for each in deliver))
+            await channel.when_closed()
+            self.assertEqual(len(seen), 3)
+
+    async def test_a_delivery_tag_that_comes_twice(self) -> None:
+        """F35: the broker's fault: both are handed over, the second settlement is refused here, nothing breaks."""
+        channel = await self.channel()
+        name = await self.queue(channel)
+        consumer = await channel.basic_consume(name, consumer_tag="t")
+        self.broker.on["Basic.Ack"] = ignore
+        for _ in range(2):
+            self.session.send_content(1, commands.Basic.Deliver("t", 7, True, "", name), b"\0\0", b"x")
+        first, second = await consumer.get(), await consumer.get()
+        self.assertTrue(first.redelivered and second.redelivered)
+        first.ack()
+        self.assertRaises(AlreadySettled, second.ack)
+        await channel.basic_qos(1)
+        self.assertEqual(self.session.names().count("Basic.Ack"), 1)
+
+    async def test_reply_for_another_queue_name(self) -> None:
+        """M-26: declare-ok belongs to the call by its place, whatever name it carries."""
+        channel = await self.channel()
+
+        def other(session: Session, number: int, method: Any) -> bool:
+            session.send(number, commands.Queue.DeclareOk("another name", 3, 1))
+            return True
+
+        self.broker.on["Queue.Declare"] = other
+        declared = await channel.queue_declare("asked for")
+        self.assertEqual((declared.queue, declared.message_count), ("another name", 3))
+
     async def test_delivery_for_an_unknown_consumer(self) -> None:
         """M-19, F35: it is given back, and the channel goes on."""
         channel = await self.channel()

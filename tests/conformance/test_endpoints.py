@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.threads import blockingCallFromThread
@@ -161,6 +162,23 @@ class TLSOverRabbitMQ(OverRabbitMQ, BrokerCase):
         for host in ("localhost", "127.0.0.1"):
             parameters = self.parameters(host=host, port=self.node.tls_port, tls=self.tls())
             await use(self, await connect(parameters))
+
+    async def test_much_over_tls(self) -> None:
+        """W-28, J-18: 3 MB in one message and a thousand small ones, both ways at once."""
+        parameters = self.parameters(host="localhost", port=self.node.tls_port, tls=self.tls())
+        connection = await connect(parameters)
+        self.addCleanup(connection.close)
+        channel = await connection.channel()
+        await channel.confirm_select()
+        big = bytes(range(256)) * 12_000
+        name = await self.queue(channel)
+        consumer = await channel.basic_consume(name)
+        published = [channel.basic_publish("", name, big if n == 500 else b"%d" % n) for n in range(1000)]
+        for n in range(1000):
+            delivery = await consumer.get()
+            self.assertEqual(delivery.body, big if n == 500 else b"%d" % n)
+            delivery.ack()
+        await gatherResults(published)
 
     async def test_external(self) -> None:
         """D-03 to D-05, E-06, X-15: the client certificate's common name is the user."""

@@ -245,7 +245,6 @@ class ServerCloseCases(OverPeer, BrokerCase):
 
         self.broker.on["Queue.Declare"] = chatter
         declared = await channel.queue_declare("named", exclusive=True)
-        assert declared is not None
         self.assertEqual(declared.queue, "named")
         await consumer.when_ended()
         self.assertEqual([connection.is_blocked, channel.flow_active, channel.is_open], [False, True, True])

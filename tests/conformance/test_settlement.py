@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, pause
 from txmsg.amqp import Channel, Delivery
-from txmsg.errors import AlreadySettled, EncodeError, NotFound, SettlementError, StaleDelivery
+from txmsg.errors import AlreadySettled, EncodeError, NotFound, PreconditionFailed, SettlementError, StaleDelivery
 
 
 class SettlementCases(BrokerCase):
@@ -282,6 +282,30 @@ class SettlementCases(BrokerCase):
 
 
 class SettlementOverRabbitMQ(OverRabbitMQ, SettlementCases):
+    async def test_the_broker_loses_patience(self) -> None:
+        """F42, peers 33, 51: the delivery ack timeout: PreconditionFailed on that channel only, then StaleDelivery."""
+        connection = await self.connect()
+        names = ("consumer_timeout", "channel_tick_interval")
+        listed = ", ".join(names)
+        asked = f"[Value || Name <- [{listed}], {{ok, Value}} <- [application:get_env(rabbit, Name)]]"
+        before = (await self.in_thread(self.node.eval, asked)).strip("[]").split(",")
+        await self.set_broker(dict(zip(names, ["500", "300"], strict=True)))
+        try:
+            channel, other = await connection.channel(), await connection.channel()
+            _, [delivery] = await self.deliveries(1, channel)
+            reason = await channel.closed
+            self.assertIsInstance(reason, PreconditionFailed)
+            self.assertIn("timeout", str(reason).lower())
+            self.assertRaises(StaleDelivery, delivery.ack)
+            await self.assert_alive(other)
+        finally:
+            await self.set_broker(dict(zip(names, before, strict=True)))
+
+    async def set_broker(self, settings: dict[str, str]) -> None:
+        """Set variables of the application rabbit, as Erlang terms."""
+        calls = [f"application:set_env(rabbit, {name}, {value})" for name, value in settings.items()]
+        await self.in_thread(self.node.eval, ", ".join(calls))
+
     async def test_nothing_is_unacked_on_the_broker(self) -> None:
         """arch 4.4: asked directly, the broker holds neither a ready nor an unacknowledged message."""
         channel = await self.channel()

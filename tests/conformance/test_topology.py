@@ -26,17 +26,14 @@ class TopologyCases(BrokerCase):
         await self.until_depth(channel, name, 1)
         await channel.basic_consume(name, prefetch_none)
         again = await channel.queue_declare(name, passive=True)
-        assert again is not None
         self.assertEqual(again.consumer_count, 1)
         generated = await channel.queue_declare(exclusive=True)
-        assert generated is not None
         self.assertTrue(generated.queue.startswith("amq.gen-"))
 
     async def test_the_empty_name_is_the_last_declared_queue(self) -> None:
         """M-24, K-21: in bind, consume, get, purge and delete."""
         channel = await self.channel()
         declared = await channel.queue_declare("", exclusive=True)
-        assert declared is not None
         await channel.queue_bind("", "amq.direct", "key-of-" + declared.queue)
         channel.basic_publish("amq.direct", "key-of-" + declared.queue, b"1")
         await self.until_depth(channel, declared.queue, 1)
@@ -163,7 +160,6 @@ class TopologyOverRabbitMQ(OverRabbitMQ, TopologyCases):
         """W-22: a non-ASCII name round trips."""
         channel = await self.channel()
         declared = await channel.queue_declare("очередь-é-" + self.name("q"), exclusive=True)
-        assert declared is not None
         self.assertTrue(declared.queue.startswith("очередь-é-"))
         channel.basic_publish("", declared.queue, b"1")
         await self.until_depth(channel, declared.queue, 1)

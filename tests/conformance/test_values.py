@@ -159,7 +159,6 @@ class ValuesOverRabbitMQ(OverRabbitMQ, ValueCases):
         dead = await self.queue(channel)
         arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead, "x-message-ttl": 1}
         declared = await channel.queue_declare(self.name("source"), exclusive=True, arguments=arguments)
-        assert declared is not None
         channel.basic_publish("", declared.queue, b"x", BasicProperties(headers={"mine": 1}))
         await self.until_depth(channel, dead, 1)
         headers = decoded(await self.get(channel, dead)).headers

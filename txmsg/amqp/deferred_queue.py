@@ -179,4 +179,4 @@ class ClosableDeferredQueue(Generic[T]):
     def _failure(self, reason: BaseException) -> Failure:
         # The exception is shared by all who fail with it.  Raising it (await) makes its traceback grow,
         # so each Failure starts again from the one it was closed with.
-        return Failure(reason.with_traceback(self._traceback))  # type: ignore[no-untyped-call]
+        return Failure(reason.with_traceback(self._traceback))
