@@ -338,6 +338,7 @@ class SocketTests(ScriptedTestCase):
         first = ConnectionParameters(port=server.port, connection_attempts=3, retry_delay=0)
         error = await self.refused(connect([first, ConnectionParameters(port=other.port)]), AuthenticationFailed)
         self.assertIn("ACCESS_REFUSED", str(error))
+        await server.played()
         self.assertEqual((len(server.peers), len(other.peers)), (1, 0))
 
     async def test_refused_virtual_host(self) -> None:
@@ -355,6 +356,7 @@ class SocketTests(ScriptedTestCase):
         server = self.serve(no_vhost)
         error = await self.refused(connect(f"amqp://localhost:{server.port}/nope"), VirtualHostRefused)
         self.assertIn("vhost nope not found", str(error))
+        await server.played()
 
     async def test_next_host(self) -> None:
         """B-23, F10: the first that works is taken; of those before nothing is left."""

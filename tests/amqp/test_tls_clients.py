@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import ssl
 
-from tests.amqp.tls_servers import Listener, TLSTestCase
+from tests.amqp.tls_servers import Listener, TLSTestCase, only
 from tests.certificates import Authority, Issued
+from tests.scripted import server_options
 from txmsg.amqp.sasl import ExternalCredentials
 from txmsg.errors import ClientCertificateRequired, ConfigurationError, PeerVerificationFailed
 
@@ -22,15 +24,13 @@ def name_of(certificate: Any) -> str:
 class ClientCertificateTests(TLSTestCase):
     """Mutual TLS: D-03, D-04, E-06, E-11."""
 
-    versions = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+    versions = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
 
-    def listen_mutual(self, version: Any) -> Listener:
-        return self.listen(
-            self.authority.issue("x", dns=["localhost"]),
-            client_ca=self.authority.certificate_file,
-            insecurelyLowerMinimumTo=version,
-            lowerMaximumSecurityTo=version,
-        )
+    def listen_mutual(self, version: int) -> Listener:
+        issued = self.authority.issue("x", dns=["localhost"])
+        options = server_options(issued, client_ca=self.authority.certificate_file)
+        only(version, options)
+        return self.listen_with(options)
 
     def certified(self, issued: Issued, **options: Any) -> dict[str, Any]:
         return {"cert_file": issued.certificate_file, "key_file": issued.key_file} | options
@@ -87,7 +87,7 @@ class ClientCertificateTests(TLSTestCase):
     async def test_external(self) -> None:
         """E-06, C1.8: EXTERNAL with it; without it not even tried."""
         client = self.authority.issue("client")
-        listener = self.listen_mutual(ssl.TLSVersion.TLSv1_3)
+        listener = self.listen_mutual(SSL.TLS1_3_VERSION)
         overrides = {"credentials": ExternalCredentials()}
         await self.accepted(self.parameters(listener.port, parameters=overrides, **self.certified(client)))
         self.assertIn(b"EXTERNAL", listener.received)
@@ -108,7 +108,7 @@ class ClientCertificateTests(TLSTestCase):
             shutil.copy(issued.key_file, key)
 
         renew(first)
-        listener = self.listen_mutual(ssl.TLSVersion.TLSv1_3)
+        listener = self.listen_mutual(SSL.TLS1_3_VERSION)
         parameters = self.parameters(listener.port, cert_file=certificate, key_file=key)
         await self.accepted(parameters)
         renew(second)

@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 import twisted
-from tests.amqp.tls_servers import Listener, TLSTestCase, reactor
+from tests.amqp.tls_servers import Listener, TLSTestCase, only, reactor
 from tests.certificates import ODD_SERVERS, ODD_SERVERS_BY_ADDRESS, Authority, Issued
 from tests.scripted import server_options
 from txmsg.amqp import client
@@ -187,18 +187,17 @@ class AcceptedTests(TLSTestCase):
 class VersionTests(TLSTestCase):
     """C1.3: TLS 1.2 and later, on every path."""
 
-    def listen_version(self, oldest: Any, newest: Any) -> Listener:
+    def listen_version(self, version: int) -> Listener:
         options = server_options(
-            self.authority.issue("x", dns=["localhost"]), insecurelyLowerMinimumTo=oldest, lowerMaximumSecurityTo=newest
+            self.authority.issue("x", dns=["localhost"]), insecurelyLowerMinimumTo=ssl.TLSVersion.TLSv1_0
         )
-        # Debian's OpenSSL would not offer old versions at all.
-        options.getContext().set_cipher_list(b"ALL:@SECLEVEL=0")
+        only(version, options)
         return self.listen_with(options)
 
     async def test_old(self) -> None:
         """C1.3: TLS 1.0 and 1.1 are refused, from a URL as from options."""
-        for version in (ssl.TLSVersion.TLSv1_0, ssl.TLSVersion.TLSv1_1):
-            listener = self.listen_version(version, version)
+        for version in (SSL.TLS1_VERSION, SSL.TLS1_1_VERSION):
+            listener = self.listen_version(version)
             error = await self.refused(self.parameters(listener.port), TLSFailed)
             self.assertIn("TLS 1.2 or later", str(error))
             url = f"amqps://u:p@localhost:{listener.port}?cacertfile={self.authority.certificate_file}"
@@ -207,8 +206,8 @@ class VersionTests(TLSTestCase):
 
     async def test_the_old_server_works(self) -> None:
         """The servers of the test above do speak these versions: with a client that takes them."""
-        for version in (ssl.TLSVersion.TLSv1_0, ssl.TLSVersion.TLSv1_1):
-            listener = self.listen_version(version, version)
+        for version in (SSL.TLS1_VERSION, SSL.TLS1_1_VERSION):
+            listener = self.listen_version(version)
             spoken: Deferred[str] = Deferred()
 
             class Client(Protocol):
@@ -221,20 +220,20 @@ class VersionTests(TLSTestCase):
                     spoken.callback(self.transport.getHandle().get_protocol_version_name())
                     self.transport.loseConnection()
 
-            options = ssl.CertificateOptions(insecurelyLowerMinimumTo=version)
-            options.getContext().set_cipher_list(b"ALL:@SECLEVEL=0")
+            options = ssl.CertificateOptions(insecurelyLowerMinimumTo=ssl.TLSVersion.TLSv1_0)
+            only(version, options)
             endpoint = wrapClientTLS(options, TCP4ClientEndpoint(reactor, "127.0.0.1", listener.port))
             await endpoint.connect(Factory.forProtocol(Client))
-            self.assertEqual(await spoken, "TLSv1" if version is ssl.TLSVersion.TLSv1_0 else "TLSv1.1")
+            self.assertEqual(await spoken, "TLSv1" if version == SSL.TLS1_VERSION else "TLSv1.1")
 
     async def test_new(self) -> None:
         """C1.3: TLS 1.2 and 1.3 work; the minimum can be raised."""
-        for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
-            listener = self.listen_version(version, version)
+        for version, name in ((SSL.TLS1_2_VERSION, "TLSv1.2"), (SSL.TLS1_3_VERSION, "TLSv1.3")):
+            listener = self.listen_version(version)
             protocol = await self.accepted(self.parameters(listener.port))
             handle = protocol.transport.getHandle()  # type: ignore[union-attr]
             self.assertEqual(handle.get_protocol_version_name(), name)
-        twelve = self.listen_version(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
+        twelve = self.listen_version(SSL.TLS1_2_VERSION)
         error = await self.refused(self.parameters(twelve.port, minimum_version="TLSv1.3"), TLSFailed)
         self.assertIn("no TLS version in common", str(error))
 

@@ -20,6 +20,14 @@ from txmsg.testing.ports import free_ports
 reactor: Any = installed_reactor
 
 
+def only(version: int, options: Any) -> None:
+    """Make Twisted's options speak one version of TLS, also one that Debian's OpenSSL would not offer by itself."""
+    context = options.getContext()
+    context.set_min_proto_version(version)
+    context.set_max_proto_version(version)
+    context.set_cipher_list(b"ALL:@SECLEVEL=0")
+
+
 async def accept(peer: ScriptedPeer) -> None:
     """A broker that lets everybody in."""
     await peer.accept(mechanisms="PLAIN EXTERNAL")
