@@ -383,6 +383,7 @@ class AMQPProtocol(ConnectionCore):
     def connectionLost(self, reason: Failure = Failure(ConnectionLost())) -> None:  # noqa: B008
         """Twisted: the socket is gone."""
         super().connectionLost(reason)
+        self.__dict__.pop("dataReceived", None)  # a bound method of ours: it would keep us until the next collection
         if self._reason is None:
             self._end(self._why_lost(reason))
         self._gone()
