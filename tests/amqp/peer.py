@@ -318,6 +318,12 @@ def result_of(deferred: Deferred[Any]) -> Any:
     return results[0]
 
 
+def ignore(*deferreds: Deferred[Any]) -> None:
+    """How these end is not what the test is about."""
+    for deferred in deferreds:
+        deferred.addErrback(lambda failure: None)
+
+
 def outcomes(deferreds: Sequence[Deferred[Any]]) -> list[Any]:
     """What each has fired with: a value or an exception instance; None while it waits.  Failures count as handled."""
     found: list[Any] = [None] * len(deferreds)

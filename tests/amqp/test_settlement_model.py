@@ -14,19 +14,14 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pamqp import commands
-from twisted.internet.defer import Deferred
 
 from tests.amqp.broker_model import ACK, DROP, REQUEUE
-from tests.amqp.peer import Frame, Peer
+from tests.amqp.peer import Frame, Peer, ignore
 from txmsg.amqp.channel import Channel
 from txmsg.amqp.delivery import Delivery
 from txmsg.errors import AlreadySettled, StaleDelivery
 
 Basic = commands.Basic
-
-
-def ignored(deferred: Deferred[Any]) -> None:
-    deferred.addErrback(lambda failure: None)
 
 
 class SettlementMachine(RuleBasedStateMachine):
@@ -158,14 +153,14 @@ class SettlementMachine(RuleBasedStateMachine):
 
     @rule()
     def recover(self) -> None:
-        ignored(self.channel.basic_recover())
+        ignore(self.channel.basic_recover())
         self.unwritten.clear()
         self.reply(Basic.RecoverOk())
 
     @rule()
     @precondition(lambda self: self.uncommitted is None)
     def tx_select(self) -> None:
-        ignored(self.channel.tx_select())
+        ignore(self.channel.tx_select())
         self.unwritten.clear()
         self.uncommitted = {}
         self.reply(commands.Tx.SelectOk())
@@ -173,7 +168,7 @@ class SettlementMachine(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.uncommitted is not None)
     def tx_commit(self) -> None:
-        ignored(self.channel.tx_commit())
+        ignore(self.channel.tx_commit())
         self.unwritten.clear()
         assert self.uncommitted is not None
         self.settled |= self.uncommitted
@@ -183,7 +178,7 @@ class SettlementMachine(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: self.uncommitted is not None)
     def tx_rollback(self) -> None:
-        ignored(self.channel.tx_rollback())
+        ignore(self.channel.tx_rollback())
         self.unwritten.clear()
         self.uncommitted = {}
         self.reply(commands.Tx.RollbackOk())
