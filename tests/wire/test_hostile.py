@@ -300,7 +300,7 @@ def any_octets() -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("make", [open_client, open_server])
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     octets=streams() | mutated(streams()) | st.binary(max_size=200), places=st.lists(st.integers(0, 800), max_size=6)
 )

@@ -29,7 +29,7 @@ from tests.wire.peers import (
 from tests.wire.strategies import mutated, properties, property_lists, short_texts
 from tests.wire.test_cost import calls_while
 from txmsg.errors import LocalProtocolError
-from txmsg.wire.connection import Role, WireConnection
+from txmsg.wire.connection import Limits, Role, WireConnection
 from txmsg.wire.events import ACK, DELIVER, NACK, PUBLISH, Event
 from txmsg.wire.methods import basic, channel, connection
 from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
@@ -131,7 +131,7 @@ def messages(sender: Role) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("sender", Role)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_both_ways_agree(sender: Role, data: st.DataObject) -> None:
     """R18: whatever comes, also with faults in it, the fast way gives the events of the plain one."""
@@ -147,10 +147,13 @@ def test_both_ways_agree(sender: Role, data: st.DataObject) -> None:
     assert normal(warm.receive(octets)) == expected
 
 
+@pytest.mark.parametrize("body", [b"abc", b""])
 @pytest.mark.parametrize("place", range(len(content(deliver(1), 1, b"abc", SMALL))))
-def test_every_octet_of_a_known_message_counts(place: int) -> None:
+def test_every_octet_of_a_known_message_counts(place: int, body: bytes) -> None:
     """R18: a message that differs in one octet from what is known is judged as if nothing were known."""
-    known = content(deliver(1), 1, b"abc", SMALL)
+    known = content(deliver(1), 1, body, SMALL)
+    if place >= len(known):
+        return
     for value in (0, 1, 3, known[place] ^ 1, known[place] ^ 0x80, 0xCE, 0xFF):
         changed = known[:place] + bytes((value,)) + known[place + 1 :]
         warm = open_client((1, 2))
@@ -165,6 +168,29 @@ def test_the_channel_of_each_frame_counts() -> None:
     wire = open_client((1, 2))
     wire.receive(known)
     failure_of(wire.receive(mixed), 505)
+
+
+@pytest.mark.parametrize(
+    ("size", "code"), [(1000, 0), (1001, 501), (4088, 501), (4089, 501), (2**32 - 1, 501), (2**63, 501)]
+)
+def test_limits_hold_for_known_messages(size: int, code: int) -> None:
+    """R19: the size of a body is the one thing that is not looked up, so it is judged each time."""
+    wire = open_client(limits=Limits(max_message_size=1000))
+    assert len(wire.receive(content(deliver(1), 1, b"abc", SMALL) * 2)) == 2
+    body = b"x" * min(size, 5000)
+    octets = deliver(1) + header_frame(1, size, SMALL) + frame(3, 1, body, size=size & 0xFFFFFFFF)
+    if code:
+        failure_of(wire.receive(octets), code)
+    else:
+        assert len(wire.receive(octets)) == 1
+
+
+def test_frame_max_holds_for_known_messages() -> None:
+    """R19: a body that would be allowed in two frames is not allowed in one that is too large."""
+    wire = open_client(frame_max=4096)
+    assert len(wire.receive(content(deliver(1), 1, b"abc", SMALL) * 2)) == 2
+    assert len(wire.receive(content(deliver(1), 1, b"x" * 4088, SMALL))) == 1
+    failure_of(wire.receive(content(deliver(1), 1, b"x" * 4089, SMALL, at_most=5000)), 501)
 
 
 def test_a_content_in_assembly_stops_the_fast_way_on_its_channel_only() -> None:

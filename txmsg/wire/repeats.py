@@ -187,19 +187,16 @@ class Repeats:
         return position
 
     def _learn(self, data: bytes, position: int, size_limit: int) -> _Known | None:
-        """Remember the start of the frame at `position` if it is whole, sound, frequent and allowed."""
+        """Remember the start of the frame at `position` if it is whole, frequent and allowed.
+
+        What varies, the end octet of an ack, and the tail of a content are judged each time.
+        """
         kind = self._frequent.get(data[position + 7 : position + 11])
         if kind is None:
             return None
         frame_type, number, size = FRAME_START.unpack_from(data, position)
         last = position + START_SIZE + size
-        if (
-            frame_type != FRAME_METHOD
-            or size > size_limit
-            or last >= len(data)
-            or data[last] != FRAME_END
-            or not self._takes_contents(number)
-        ):
+        if frame_type != FRAME_METHOD or size > size_limit or last >= len(data) or not self._takes_contents(number):
             return None
         # The consumer tag's length in a deliver, the first octet of the tag or of the reserved short in others.
         twelfth = data[position + 11]
