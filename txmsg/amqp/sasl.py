@@ -27,8 +27,12 @@ __all__ = [
     "ExternalCredentials",
     "PlainCredentials",
     "choose_mechanism",
+    "default_credentials",
     "host_of_peer",
+    "is_credentials",
     "is_loopback",
+    "may_cross_a_network",
+    "plaintext_refusal",
 ]
 
 

@@ -27,7 +27,7 @@ from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from txmsg.errors import ConfigurationError, PeerVerificationFailed, clip
 
-__all__ = ["HandshakeRecord", "check_the_checker", "guard", "is_ip_address", "record_of", "verify_peer"]
+__all__ = ["HandshakeRecord", "check_the_checker", "guard", "is_ip_address", "record_of", "refusal", "verify_peer"]
 
 #: OpenSSL's verification results (x509_vfy.h), in words; "{}" is the date where there is one.
 _CHAIN_PROBLEMS = {

@@ -9,3 +9,6 @@ The invariant of the package: for any bytes the answer is a value or one
 :class:`~txmsg.errors.RemoteProtocolError`; for any Python value it is bytes or one
 :class:`~txmsg.errors.EncodeError`, and then nothing was sent.
 """
+
+#: Everything is taken from the modules.
+__all__: list[str] = []

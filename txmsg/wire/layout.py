@@ -56,6 +56,7 @@ __all__ = [
     "Table",
     "decode_argument",
     "encode_argument",
+    "encode_bit",
     "method",
 ]
 
