@@ -6,8 +6,10 @@ import contextlib
 import socket
 from typing import Any
 
+from pamqp import commands, frame
 from twisted.internet import error as twisted_errors
 from twisted.internet import reactor as installed_reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
@@ -56,6 +58,7 @@ class FakeEndpoint:
         self.factories: list[IProtocolFactory] = []
         self.waiting: list[Deferred[Any]] = []
         self.cancelled = 0
+        self.peer: Any = None
         self.protocols: list[AMQPProtocol] = []
         self.transports: list[StringTransport] = []
 
@@ -75,7 +78,7 @@ class FakeEndpoint:
     def build(self) -> AMQPProtocol:
         """Make the protocol and its transport, as an endpoint does."""
         protocol: Any = self.factories[-1].buildProtocol(None)  # type: ignore[arg-type]
-        transport = StringTransport()
+        transport = StringTransport(peerAddress=self.peer)
         self.protocols.append(protocol)
         self.transports.append(transport)
         protocol.makeConnection(transport)
@@ -183,7 +186,7 @@ class ClockTests(SynchronousTestCase):
         self.error(connecting, CancelledError)
 
     def test_attempts(self) -> None:
-        """B-09, B-10, W-88: as many attempts as asked for, retry_delay between them and none after the last."""
+        """B-09, B-10, W-88, J-22: as many attempts as asked for, retry_delay between them and none after the last."""
         refused = [twisted_errors.ConnectionRefusedError() for _ in range(3)]
         endpoint = FakeEndpoint(*refused)
         connecting = self.connect(endpoint, connection_attempts=3, retry_delay=2)
@@ -206,7 +209,7 @@ class ClockTests(SynchronousTestCase):
         self.error(connecting, ConnectTimeout)
 
     def test_no_attempts_after_the_handshake_began(self) -> None:
-        """B-09, R12: only what never connected is tried again; a login is not tried in a loop."""
+        """B-09, R12, U-15: only what never connected is tried again; a login is not tried in a loop."""
         endpoint = FakeEndpoint(None)
         connecting = self.connect(endpoint, connection_attempts=5, retry_delay=0, handshake_timeout=1)
         self.clock.advance(1)
@@ -249,7 +252,7 @@ class ClockTests(SynchronousTestCase):
         self.error(connect(targets, reactor=self.clock, endpoint=FakeEndpoint()), ConfigurationError)
 
     def test_bad_targets(self) -> None:
-        """Anything that is no target fails the Deferred, before a socket is made."""
+        """W-38: Anything that is no target fails the Deferred, before a socket is made."""
         for target in (None, 5, b"amqp://h", [], ["amqp://localhost", None], "", "localhost", [["amqp://localhost"]]):
             memory = MemoryReactorClock()
             connecting = connect(target, reactor=memory)  # type: ignore[arg-type]
@@ -264,6 +267,22 @@ class ClockTests(SynchronousTestCase):
             self.assertIsInstance(error, ConfigurationError)
             self.assertIn("amqps://", str(error))
             self.assertEqual(memory.tcpClients, [])
+
+    def test_peer_that_is_elsewhere(self) -> None:
+        """C1.8: an endpoint that leads away from this machine, whatever `host` says: no password without TLS."""
+        start = frame.marshal(commands.Connection.Start(0, 9, {}, "PLAIN", "en_US"), 0)
+        for address, is_sent in (("10.0.0.9", False), ("127.0.0.1", True)):
+            endpoint = FakeEndpoint(None)
+            endpoint.peer = IPv4Address("TCP", address, 5672)
+            connecting = self.connect(endpoint, credentials=PlainCredentials("user", "c4n4ry"))
+            endpoint.protocols[0].dataReceived(start)
+            self.assertEqual(b"c4n4ry" in endpoint.transports[0].value(), is_sent, address)
+            if is_sent:
+                connecting.addErrback(lambda failure: None)
+                connecting.cancel()
+            else:
+                error = self.error_of_lost(connecting, endpoint, ConfigurationError)
+                self.assertIn("'10.0.0.9'", str(error))
 
     def test_allowed_in_the_clear(self) -> None:
         """C1.8: unless it is allowed; a name with an underscore is connected to as well."""
@@ -345,8 +364,6 @@ class SocketTests(ScriptedTestCase):
         """R12: so is a virtual host that is not there."""
 
         async def no_vhost(peer: ScriptedPeer) -> None:
-            from pamqp import commands
-
             await peer.start()
             peer.send(commands.Connection.Tune(0, 131072, 0))
             await peer.expect(commands.Connection.TuneOk, 0)
@@ -359,7 +376,7 @@ class SocketTests(ScriptedTestCase):
         await server.played()
 
     async def test_next_host(self) -> None:
-        """B-23, F10: the first that works is taken; of those before nothing is left."""
+        """B-23, F10, U-15, X-07, J-22, peers 25: the first that works is taken; of those before nothing is left."""
 
         class Web(Protocol):
             transport: Any

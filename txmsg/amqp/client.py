@@ -13,7 +13,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, ISSLTransport
 from twisted.logger import Logger
@@ -25,6 +24,8 @@ from txmsg.amqp.connection_core import ConnectionCore, State
 from txmsg.amqp.handshake import ClientHandshake, Negotiated, Stage
 from txmsg.amqp.heartbeat import HeartbeatMonitor
 from txmsg.amqp.parameters import ConnectionParameters
+from txmsg.amqp.sasl import host_of_peer
+from txmsg.amqp.sockets import set_socket_options
 from txmsg.amqp.tls import has_client_certificate
 from txmsg.amqp.tls_failures import classify_tls_failure, looks_like_tls
 from txmsg.amqp.tls_verify import verify_peer
@@ -111,6 +112,7 @@ class AMQPProtocol(ConnectionCore):
     def connectionMade(self) -> None:
         """Twisted: start the handshake; under TLS, wait for that to be done first."""
         super().connectionMade()
+        set_socket_options(self.transport, self.parameters.tcp_options)
         if self._reason is not None:  # cancelled or closed before there was a socket
             self.abort_transport()
             return
@@ -130,7 +132,7 @@ class AMQPProtocol(ConnectionCore):
         if self._reason is not None:
             return
         tls = self.parameters.tls
-        host = (tls.server_name if tls is not None else None) or self.parameters.host
+        host = self.parameters.host if tls is None else tls.name_for(self.parameters.host)
         try:
             verify_peer(self.transport, host)
         except Exception as error:
@@ -141,10 +143,10 @@ class AMQPProtocol(ConnectionCore):
         self._start_handshake()
 
     def _start_handshake(self) -> None:
-        is_local_socket = isinstance(self.transport.getPeer(), UNIXAddress)  # type: ignore[union-attr]
+        peer = self.transport.getPeer()  # type: ignore[union-attr]
         self._handshake = ClientHandshake(
             self.parameters,
-            host="localhost" if is_local_socket else self.parameters.host,
+            host=host_of_peer(peer, self.parameters.host),
             is_tls=self._is_tls,
             has_client_certificate=self._is_tls and has_client_certificate(self.transport),
             send=self._send,

@@ -25,7 +25,6 @@ from txmsg.amqp import uri
 from txmsg.amqp.client import AMQPProtocol
 from txmsg.amqp.parameters import ConnectionParameters
 from txmsg.amqp.sasl import is_loopback, may_cross_a_network, plaintext_refusal
-from txmsg.amqp.sockets import set_socket_options
 from txmsg.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -192,7 +191,6 @@ class _Attempt:
             raise self._connect_failed(error) from error
         assert isinstance(protocol, AMQPProtocol)
         self._protocol = protocol
-        set_socket_options(protocol.transport, self._parameters.tcp_options)
         try:
             await protocol.when_ready()
         except CancelledError:
