@@ -35,7 +35,7 @@ def run_example(name: str, *arguments: str) -> str:
 
 
 class ExamplesTests(RabbitMQTestCase):
-    """X-01 to X-16, W-32, W-95, peers 8: every published program is executed."""
+    """W-32, W-95, peers 8: every published program is executed."""
 
     async def run_example(self, name: str, *arguments: str) -> str:
         """As above, with the reactor running."""
@@ -65,7 +65,7 @@ class ExamplesTests(RabbitMQTestCase):
         )
 
     async def test_confirms(self) -> None:
-        """X-10, X-11: all are confirmed, and the unroutable one is returned."""
+        """X-10, X-11, X-13: all are confirmed, and the unroutable one is returned."""
         printed = await self.run_example("05_confirms.py", self.node.url, "1000")
         self.assertIn("1000 of 1000 messages are safe", printed)
         self.assertIn("not lost: returned by the broker: NO_ROUTE (code 312)", printed)

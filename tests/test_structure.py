@@ -153,7 +153,7 @@ class LoadingTests(unittest.TestCase):
     """What comes along with an import, seen in a fresh interpreter."""
 
     def test_txmsg(self) -> None:
-        """`import txmsg` loads no reactor and none of the parts."""
+        """A-08: `import txmsg` loads no reactor and none of the parts."""
         loaded = loaded_by("import txmsg")
         self.assertNotIn("twisted.internet.reactor", loaded)
         parts = {name for name in loaded if name.startswith("txmsg.")} - {"txmsg.errors"}

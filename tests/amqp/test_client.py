@@ -155,7 +155,9 @@ class OpeningFailureTests(PeerTestCase):
         return error
 
     def test_the_socket_is_lost_at_each_stage(self) -> None:
-        """F-07, W-08, J-07: the class tells the probable cause; once; with the socket's own error below."""
+        """F-07, W-08, J-07, S-05, S-07, S-08: the class tells the probable cause; once; with the socket's own error
+        below.
+        """
         for stage, kind in (
             ("header", IncompatibleProtocol),
             ("login", AuthenticationFailed),
@@ -324,7 +326,7 @@ class OpeningFailureTests(PeerTestCase):
                 self.fails(peer, ConnectionClosed, CancelledError)
 
     def test_closing_at_each_stage(self) -> None:
-        """F-13, W-14, R29: close() while opening drops the stream and fails `ready`."""
+        """F-13, W-14, R29, S-03: close() while opening drops the stream and fails `ready`."""
         for stage in ("", *STAGES):
             with self.subTest(stage=stage):
                 peer = self.peer()
@@ -415,7 +417,7 @@ class ReadyHookTests(PeerTestCase):
 
 class ChannelNumberTests(PeerTestCase):
     def test_the_lowest_free_number(self) -> None:
-        """F-08, W-39: 1, 2, 3; a closed one is given again, when the broker has agreed."""
+        """F-08, W-39, J-10: 1, 2, 3; a closed one is given again, when the broker has agreed."""
         peer = self.opened()
         channels = [peer.channel() for _ in range(3)]
         self.assertEqual([int(channel) for channel in channels], [1, 2, 3])
@@ -426,7 +428,7 @@ class ChannelNumberTests(PeerTestCase):
         self.assertEqual(int(peer.channel(0)), 5)
 
     def test_an_explicit_number(self) -> None:
-        """F-09, F-10: taken, out of range or no number: a failed Deferred, nothing is written."""
+        """F-09, F-10, M-01: taken, out of range or no number: a failed Deferred, nothing is written."""
         peer = self.opened()
         peer.protocol.channel(7)
         peer.read()
@@ -540,7 +542,7 @@ class NoticeTests(PeerTestCase):
         self.assertEqual(peer.clock.getDelayedCalls(), [])
 
     def test_heartbeats(self) -> None:
-        """H-01, H-07, R15, R13: frames of ours go out; a silent broker is dropped between 2T and 2T + 1 s."""
+        """H-01, H-07, R15, R13, W-90: frames of ours go out; a silent broker is dropped between 2T and 2T + 1 s."""
         peer = self.peer(heartbeat=10).open(heartbeat=60)
         self.successResultOf(peer.protocol.ready)
         peer.clock.pump([0.5] * 30)

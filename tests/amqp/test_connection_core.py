@@ -63,7 +63,7 @@ class WaitingTests(PeerTestCase):
         self.assertIsInstance(self.result(peer.protocol.closed), ConnectionLost)
 
     def test_when_closed(self) -> None:
-        """J-08, J-09: fires with the reason as a result; the same object for all; at any time."""
+        """J-08, J-09, F-04: fires with the reason as a result; the same object for all; at any time."""
         peer = self.peer()
         waiters = [peer.protocol.when_closed()]
         peer.open()
@@ -80,7 +80,7 @@ class WaitingTests(PeerTestCase):
             self.assertIs(self.result(waiter), error)
 
     def test_states_exclude_each_other(self) -> None:
-        """F-06: none of the three while opening; then one at a time."""
+        """F-06, J-17: none of the three while opening; then one at a time."""
         peer = self.peer()
         self.assertEqual(states(peer), (False, False, False))
         peer.open()
@@ -97,7 +97,7 @@ class WaitingTests(PeerTestCase):
 
 class ClosingTests(PeerTestCase):
     def test_an_orderly_close(self) -> None:
-        """F-11, F-14, W-09: connection.close with code and text; fires when the socket is gone."""
+        """F-11, F-14, W-09, W-80: connection.close with code and text; fires when the socket is gone."""
         peer = self.opened()
         closed = peer.protocol.close(320, "see you")
         sent = peer.only(Connection.Close)
@@ -170,7 +170,9 @@ class ClosingTests(PeerTestCase):
         self.assertEqual(self.result(closed).initiator, "client")
 
     def test_everything_that_waits_ends(self) -> None:
-        """R28, F-15, F-21, K-02: channels opening, open and closing, calls, gets, consumers: with the one reason."""
+        """R28, F-15, F-21, K-02, W-68, W-84: channels opening, open and closing, calls, gets, consumers: with the one
+        reason.
+        """
         peer = self.opened()
         first, second = peer.channel(), peer.channel()
         consumer = peer.consumer(first)
@@ -293,7 +295,9 @@ class ClosingTests(PeerTestCase):
 
 class ClosedByTheBrokerTests(PeerTestCase):
     def test_the_reason_reaches_everybody(self) -> None:
-        """24.1, F-16, F-19: close-ok is sent; code, text and method are in the one object that all get."""
+        """24.1, F-16, F-19, S-11, S-12, W-81: close-ok is sent; code, text and method are in the one object that all
+        get.
+        """
         peer = self.opened()
         channels = [peer.channel(), peer.channel()]
         consumer = peer.consumer(channels[0])

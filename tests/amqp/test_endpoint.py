@@ -425,7 +425,7 @@ class SocketTests(ScriptedTestCase):
         await self.opened(connecting)
 
     async def test_unix_socket(self) -> None:
-        """Peers 11, 28, C1.8: any stream; a unix socket is local, so a password may go over it."""
+        """Peers 28, C1.8: any stream; a unix socket is local, so a password may go over it."""
         path = self.mktemp()
 
         class Accepting(ScriptedPeer):

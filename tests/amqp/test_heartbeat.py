@@ -195,7 +195,7 @@ def test_an_impossible_interval_is_refused(interval: float) -> None:
 
 
 def test_stop_leaves_no_timer() -> None:
-    """H-05, W-34, W-63: at any moment, twice, before start and inside the grace period."""
+    """H-05, W-34, W-63, J-21, W-66: at any moment, twice, before start and inside the grace period."""
     for moment in (0, 4.9, 5, 19.9, 20.1, 20.4):
         watched = Watched(10)
         pass_time(watched, moment)

@@ -135,7 +135,7 @@ def test_every_row_is_there() -> None:
 
 
 def test_defaults() -> None:
-    """B-01 to B-16: the defaults."""
+    """B-01 to B-16, W-41: the defaults."""
     p = ConnectionParameters()
     assert (p.host, p.port, p.virtual_host, p.credentials, p.tls) == ("localhost", 5672, "/", None, None)
     assert (p.channel_max, p.frame_max, p.heartbeat, p.locale) == (2047, 131072, None, "en_US")
@@ -147,7 +147,7 @@ def test_defaults() -> None:
 
 
 def test_port_follows_tls() -> None:
-    """B-02: 5672, or 5671 with TLS, unless one was given; replace() keeps to that."""
+    """B-02, W-12: 5672, or 5671 with TLS, unless one was given; replace() keeps to that."""
     plain, tls = ConnectionParameters(), ConnectionParameters(tls=TLSOptions())
     assert (plain.port, tls.port, ConnectionParameters(tls=TLSOptions(), port=5672).port) == (5672, 5671, 5672)
     assert plain.replace(tls=TLSOptions()).port == 5671
@@ -281,7 +281,7 @@ class CredentialsTests(SynchronousTestCase):
             ConnectionParameters(tls=TLSOptions(), host="broker.example")
 
     def test_given(self) -> None:
-        """B-04: the object given, at any host."""
+        """B-04, X-02: the object given, at any host."""
         p = ConnectionParameters(host="broker.example", credentials=USER)
         self.assertIs(self.successResultOf(p.get_credentials()), USER)
 

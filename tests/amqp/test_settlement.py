@@ -149,7 +149,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertIn(type(tag).__name__, str(error))
 
     def test_after_the_end_everything_is_stale(self) -> None:
-        """R23: StaleDelivery with the reason of the end, for open, settled and unknown tags alike."""
+        """R23, K-04: StaleDelivery with the reason of the end, for open, settled and unknown tags alike."""
         ledger = with_deliveries(3)
         ledger.ack(1)
         ledger.close(ConnectionLost("the cable was cut"))

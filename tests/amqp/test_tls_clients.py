@@ -97,7 +97,7 @@ class ClientCertificateTests(TLSTestCase):
         self.assertNotIn(b"EXTERNAL", open_to_all.received)
 
     async def test_renewed_files(self) -> None:
-        """Peers 10: certificates are read anew at each connect; unusable ones fail that connect."""
+        """Certificates are read anew at each connect; unusable ones fail that connect."""
         first, second = self.authority.issue("first"), self.authority.issue("second")
         folder = Path(self.mktemp())
         folder.mkdir()

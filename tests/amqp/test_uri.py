@@ -99,14 +99,14 @@ def test_parts(url: str, expected: tuple[Any, ...]) -> None:
     ],
 )
 def test_worked_urls(url: str, expected: tuple[Any, ...]) -> None:
-    """C-02, C-03, C-27: scheme, default port and the documented URLs."""
+    """C-02, C-03, C-27, W-55: scheme, default port and the documented URLs."""
     p = parsed(url)
     assert isinstance(p.credentials, PlainCredentials)
     assert (p.credentials.username, p.host, p.port, p.virtual_host, p.tls is not None, p.heartbeat) == expected
 
 
 def test_nothing_given() -> None:
-    """C-04: everything missing means localhost, the virtual host "/", and guest by C2.1."""
+    """C-04, W-37, W-55: everything missing means localhost, the virtual host "/", and guest by C2.1."""
     assert parsed("amqp://") == ConnectionParameters()
 
 
@@ -181,7 +181,7 @@ def test_credentials_are_needed(url: str) -> None:
     ],
 )
 def test_refused(url: Any, says: str) -> None:
-    """C-02, C-06, C-08, C-10: a URL that cannot be meant is refused, with what to write."""
+    """C-02, C-06, C-08, C-10, W-13: a URL that cannot be meant is refused, with what to write."""
     assert says in refusal(url, credentials=PlainCredentials("u", "p"))
 
 
@@ -293,7 +293,7 @@ class TestTLS:
         assert (tls.ca_file, tls.server_name, tls.name_for("broker.example")) == (None, None, "broker.example")
 
     def test_keys(self) -> None:
-        """C-17: cacertfile, certfile, keyfile, server_name_indication, verify."""
+        """C-17, W-71: cacertfile, certfile, keyfile, server_name_indication, verify."""
         authority = shared_authority()
         client = authority.issue("client")
         query = urlencode(

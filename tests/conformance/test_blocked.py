@@ -22,7 +22,7 @@ class BlockedOverPeer(OverPeer, BrokerCase):
         self.session.send(0, commands.Connection.Unblocked())
 
     async def test_notices(self) -> None:
-        """I-01, I-02, R16, peers 21: state, reason and callbacks; a failing callback harms nobody."""
+        """I-01, I-02, R16, peers 21, W-50: state, reason and callbacks; a failing callback harms nobody."""
         connection = await self.connect()
         seen: list[Any] = []
 
@@ -121,7 +121,7 @@ class BlockedOverPeer(OverPeer, BrokerCase):
         self.assertIn("blocked", str(error))
 
     async def test_blocked_connection_timeout(self) -> None:
-        """I-04, B-14, S-14: starts at blocked, not again at a second one, is cancelled at unblocked."""
+        """I-04, B-14, S-14, U-03: starts at blocked, not again at a second one, is cancelled at unblocked."""
         connection = await self.connect(blocked_connection_timeout=0.4)
         channel = await connection.channel()
         self.block()

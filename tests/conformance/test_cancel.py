@@ -17,7 +17,7 @@ from txmsg.errors import ChannelError, ConsumerCancelled
 
 class CancelCases(BrokerCase):
     async def test_what_was_not_fetched_goes_back(self) -> None:
-        """O-05, K-18, L-06, W-19: buffered deliveries are requeued, fetched ones stay to be settled."""
+        """O-05, K-18, L-06, W-19, U-10: buffered deliveries are requeued, fetched ones stay to be settled."""
         channel = await self.channel()
         name = await self.queue(channel, *[b"%d" % n for n in range(10)])
         await channel.basic_qos(5)
@@ -35,7 +35,7 @@ class CancelCases(BrokerCase):
         self.assertIsNone(await channel.basic_get(name))
 
     async def test_no_ack_stays_readable(self) -> None:
-        """O-06, K-20, 24.9: what has arrived can still be read, then get() fails; nothing is sent back."""
+        """O-06, K-20, 24.9, U-07: what has arrived can still be read, then get() fails; nothing is sent back."""
         channel = await self.channel()
         name = await self.queue(channel, b"0", b"1", b"2")
         consumer = await channel.basic_consume(name, no_ack=True)
@@ -87,7 +87,7 @@ class CancelCases(BrokerCase):
         await self.until_depth(channel, name, 4)
 
     async def test_many_consumers_one_after_the_other(self) -> None:
-        """O-09: five hundred consumers on one channel: nothing of them is kept."""
+        """O-09, W-53: five hundred consumers on one channel: nothing of them is kept."""
         channel = await self.channel()
         name = await self.queue(channel)
         for _ in range(500):
@@ -116,7 +116,9 @@ class CancelCases(BrokerCase):
         self.assertTrue(consumer.is_active)
 
     async def test_the_queue_is_deleted(self) -> None:
-        """O-01, O-02, K-48, K-49, F36, R25: waiting gets fail with the server's cancel; the channel stays open."""
+        """O-01, O-02, K-48, K-49, F36, R25, M-03, S-22: waiting gets fail with the server's cancel; the channel stays
+        open.
+        """
         connection = await self.connect()
         channel, deleter = await connection.channel(), await connection.channel()
         declared = await channel.queue_declare("", exclusive=True)
@@ -150,7 +152,7 @@ class CancelCases(BrokerCase):
         self.assertTrue(channel.is_open)
 
     async def test_both_sides_cancel(self) -> None:
-        """O-03, F36: the queue goes while our cancel is on its way: one end, no error."""
+        """O-03, F36, W-42: the queue goes while our cancel is on its way: one end, no error."""
         connection = await self.connect()
         channel, deleter = await connection.channel(), await connection.channel()
         for _ in range(10):
@@ -169,7 +171,9 @@ class CancelOverRabbitMQ(OverRabbitMQ, CancelCases):
 
 class CancelOverPeer(OverPeer, CancelCases):
     async def test_deliveries_between_cancel_and_cancel_ok(self) -> None:
-        """24.9, O-07: in ack mode each is nacked with requeue; without acks it stays readable, no reject is sent."""
+        """24.9, O-07, W-29, K-20: in ack mode each is nacked with requeue; without acks it stays readable, no reject is
+        sent.
+        """
         channel = await self.channel()
         name = await self.queue(channel)
         for no_ack in (False, True):

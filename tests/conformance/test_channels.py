@@ -51,7 +51,9 @@ class ChannelCases(BrokerCase):
         self.assertEqual((await connection.channel()).channel_number, 1)
 
     async def test_a_failure_stays_on_its_channel(self) -> None:
-        """R17, K-39, S-18: code, text, class and method are there; the other channel and the connection go on."""
+        """R17, K-39, S-18, S-19, W-74, M-04: code, text, class and method are there; the other channel and the
+        connection go on.
+        """
         connection = await self.connect()
         bad, good = await connection.channel(), await connection.channel()
         queue = await self.queue(good, b"one")
@@ -90,7 +92,7 @@ class ChannelCases(BrokerCase):
             self.assertIs(await self.failure(deferred, NotFound), error)
 
     async def test_calls_on_a_closed_channel(self) -> None:
-        """K-03, K-29, W-73, W-23: every method fails with the stored reason, every property can be read."""
+        """K-03, K-29, W-73, W-23, K-32: every method fails with the stored reason, every property can be read."""
         channel = await self.channel()
         error = await self.failure(channel.queue_declare(self.name("missing"), passive=True), NotFound)
         for _ in range(2):
@@ -105,7 +107,7 @@ class ChannelCases(BrokerCase):
         self.assertIn("closed", repr(channel))
 
     async def test_close(self) -> None:
-        """K-52, S-20: it fires after close-ok; the reason names the client; closing again gives the same."""
+        """K-52, S-20, M-14, M-04: it fires after close-ok; the reason names the client; closing again: the same."""
         channel = await self.channel()
         waiting = channel.queue_declare(exclusive=True)
         consumer = await channel.basic_consume((await waiting).queue)
@@ -143,7 +145,7 @@ class ChannelCases(BrokerCase):
         self.assertTrue(channel.is_open)
 
     async def test_a_thousand_channels(self) -> None:
-        """W-82, R31: opened, used and closed one after the other; nothing grows in the connection."""
+        """W-82, R31, peers 27: opened, used and closed one after the other; nothing grows in the connection."""
         connection = await self.connect()
         for _ in range(1000):
             channel = await connection.channel()
@@ -165,7 +167,9 @@ class ChannelCases(BrokerCase):
         self.assertTrue(connection.is_open)
 
     async def test_refused_arguments_are_typed(self) -> None:
-        """K-05, M-22, Q-21, Q-22: what AMQP cannot carry fails before anything is sent; the channel is as before."""
+        """K-05, M-22, Q-21, Q-22, S-32, S-37: what AMQP cannot carry fails before anything is sent; the channel is as
+        before.
+        """
         channel = await self.channel()
         wrong: list[Deferred[Any]] = [
             channel.queue_declare(123),  # type: ignore[call-overload]

@@ -18,7 +18,7 @@ from txmsg.errors import ChannelClosed, ConnectionClosed, NotFound, StaleDeliver
 
 class CloseCases(BrokerCase):
     async def test_close(self) -> None:
-        """F-11, F-14, J-08, J-09, J-13, S-13: fires with our own reason once the socket is gone."""
+        """F-11, F-14, J-08, J-09, J-13, S-13, M-04: fires with our own reason once the socket is gone."""
         connection = await self.connect()
         closed = connection.closed
         self.assertFalse(closed.called)
@@ -43,7 +43,9 @@ class CloseCases(BrokerCase):
         self.assertIs(await connection.close(), results[0])
 
     async def test_with_channels_in_every_state(self) -> None:
-        """F-15, W-14, W-79, R28: open, opening, closing, closed, with calls under way: all of them end, typed."""
+        """F-15, W-14, W-79, R28, F-12, W-68: open, opening, closing, closed, with calls under way: all of them end,
+        typed.
+        """
         connection = await self.connect()
         open_channel, closing, closed = await gatherResults([connection.channel() for _ in range(3)])
         await closed.close()
@@ -103,7 +105,7 @@ class CloseCases(BrokerCase):
         self.flushLoggedErrors(ConnectionClosed)
 
     async def test_abort(self) -> None:
-        """H-03: at once, with the reason given; whoever waits gets it; unsettled messages go back."""
+        """H-03, M-04: at once, with the reason given; whoever waits gets it; unsettled messages go back."""
         connection = await self.connect()
         channel = await connection.channel()
         keeper = await self.channel()
@@ -234,7 +236,7 @@ class CloseOverPeer(OverPeer, CloseCases):
         self.assertEqual(self.session.names()[-1], "Connection.Close")
 
     async def test_no_close_for_a_lost_connection(self) -> None:
-        """W-67, W-87, F-17: after the loss nothing is written, and close() of a channel is harmless."""
+        """W-67, W-87, F-17, W-78: after the loss nothing is written, and close() of a channel is harmless."""
         connection = await self.connect()
         channel = await connection.channel()
         self.session.hang_up()

@@ -25,7 +25,7 @@ from txmsg.errors import (
 
 class ConsumeCases(BrokerCase):
     async def test_with_get(self) -> None:
-        """K-21, W-46, X-06: messages that wait arrive in order, also those that come with consume-ok."""
+        """K-21, W-46, X-06, M-09: messages that wait arrive in order, also those that come with consume-ok."""
         channel = await self.channel()
         bodies = [b"%d" % n for n in range(50)]
         name = await self.queue(channel, *bodies)
@@ -56,7 +56,7 @@ class ConsumeCases(BrokerCase):
         self.assertEqual(seen, [b"%d" % n for n in range(10)])
 
     async def test_with_a_callback(self) -> None:
-        """F-22: a plain callable, a Deferred and a coroutine; what they raise is logged and hurts nobody."""
+        """F-22, W-31: a plain callable, a Deferred and a coroutine; what they raise is logged and hurts nobody."""
         channel = await self.channel()
         name = await self.queue(channel, b"0", b"1", b"2", b"3")
         seen: list[bytes] = []
@@ -141,7 +141,7 @@ class ConsumeCases(BrokerCase):
         self.assertEqual(set(channel.consumers), {first.consumer_tag, second.consumer_tag})
 
     async def test_own_tags(self) -> None:
-        """K-24: the tag asked for is used; one in use is refused without a byte sent, also while cancelling."""
+        """K-24, S-21: the tag asked for is used; one in use is refused without a byte sent, also while cancelling."""
         channel = await self.channel()
         name = await self.queue(channel)
         consumer = await channel.basic_consume(name, consumer_tag="mine é")

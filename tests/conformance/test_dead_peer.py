@@ -14,7 +14,9 @@ from txmsg.testing import RabbitMQNode
 
 class SilentPeer(OverPeer, BrokerCase):
     async def test_a_silent_peer(self) -> None:
-        """R13, H-03, S-15, item 15, F8: dead between 2T and 2T + 1 s; the socket is aborted, no close is sent."""
+        """R13, H-03, S-15, item 15, F8, peers 24: dead between 2T and 2T + 1 s; the socket is aborted, no close is
+        sent.
+        """
         connection = await self.connect(heartbeat=1)
         channel = await connection.channel()
         self.broker.on["Basic.Qos"] = ignore

@@ -158,7 +158,7 @@ class TLSOverRabbitMQ(OverRabbitMQ, BrokerCase):
         return {"cert_file": str(issued.certificate_file), "key_file": str(issued.key_file)}
 
     async def test_server_certificate(self) -> None:
-        """D-06, X-16: amqps with a CA of our own, by name and by address."""
+        """D-06, X-16, peers 12, peers 13: amqps with a CA of our own, by name and by address."""
         for host in ("localhost", "127.0.0.1"):
             parameters = self.parameters(host=host, port=self.node.tls_port, tls=self.tls())
             await use(self, await connect(parameters))

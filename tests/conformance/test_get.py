@@ -81,7 +81,7 @@ class GetCases(BrokerCase):
         self.assertEqual([delivery.body for delivery in results], bodies)
 
     async def test_messages_of_two_channels_do_not_mix(self) -> None:
-        """W-33, J-18: many frames a message, two channels, one reactor turn."""
+        """W-33, J-18, W-21: many frames a message, two channels, one reactor turn."""
         connection = await self.connect(frame_max=4096)
         channels = await gatherResults([connection.channel() for _ in range(2)])
         names = [await self.queue(channel) for channel in channels]

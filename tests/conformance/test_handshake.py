@@ -51,7 +51,9 @@ class LoginCases(BrokerCase):
         self.assertFalse(connection.server_capabilities.get("no_such_thing", False))
 
     async def test_wrong_password(self) -> None:
-        """J-06, E-11, W-44, 24.2: AuthenticationFailed, 403, the broker's text, not the password; not recoverable."""
+        """J-06, E-11, W-44, 24.2, W-48: AuthenticationFailed, 403, the broker's text, not the password; not
+        recoverable.
+        """
         parameters = self.parameters(credentials=PlainCredentials("guest", "wrong-secret"))
         error = await self.failure(connect(parameters), AuthenticationFailed)
         self.assertEqual(error.reply_code, 403)
@@ -113,7 +115,7 @@ class LoginOverRabbitMQ(OverRabbitMQ, LoginCases):
 
 class LoginOverPeer(OverPeer, LoginCases):
     async def test_no_common_mechanism(self) -> None:
-        """E-03, E-04, F40: PLAIN is not found inside AMQPLAIN; nothing secret is sent."""
+        """E-03, E-04, F40, S-06: PLAIN is not found inside AMQPLAIN; nothing secret is sent."""
         self.broker.mechanisms = "AMQPLAIN CRAM-MD5 XPLAIN"
         error = await self.failure(
             connect(self.parameters(credentials=PlainCredentials("guest", "guest"))), NoCommonMechanism
@@ -159,7 +161,7 @@ class StepCases(OverPeer, BrokerCase):
         return error
 
     async def test_the_peer_goes_away_at_each_step(self) -> None:
-        """W-08, F-05, F-07, F4, F5: FIN or RST: one typed error that tells the step."""
+        """W-08, F-05, F-07, F4, F5, S-05, S-07, S-08: FIN or RST: one typed error that tells the step."""
         expected = [IncompatibleProtocol, AuthenticationFailed, VirtualHostRefused, VirtualHostRefused]
         for step, error in zip(STEPS, expected, strict=True):
             for leave in (Session.hang_up, finish):
@@ -314,7 +316,7 @@ class StepCases(OverPeer, BrokerCase):
         return bool(self.broker.sessions) and (step == STEPS[0] or step in self.session.names())
 
     async def test_close_while_opening(self) -> None:
-        """F-13, W-14: close() on a protocol that is not open: `ready` fails, no AMQP close is sent."""
+        """F-13, W-14, S-03: close() on a protocol that is not open: `ready` fails, no AMQP close is sent."""
         from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
         for step in STEPS:

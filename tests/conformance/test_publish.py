@@ -21,7 +21,7 @@ from txmsg.errors import (
 
 class PublishCases(ConfirmCase):
     async def test_confirmed(self) -> None:
-        """R1, N-03, X-10: fires at the broker's ack, with the number; the message is there then."""
+        """R1, N-03, X-10, peers 9: fires at the broker's ack, with the number; the message is there then."""
         channel = await self.confirming()
         self.assertTrue(channel.is_confirming)
         name = await self.queue(channel)
@@ -52,7 +52,7 @@ class PublishCases(ConfirmCase):
         self.assertEqual(await channel.basic_publish("", name, b"x"), 4)
 
     async def test_returns_find_their_publish(self) -> None:
-        """R5, N-07, N-09, N-10, 24.4: 400 in one turn, every seventh unroutable: none is misreported."""
+        """R5, N-07, N-09, N-10, 24.4, U-14, S-23: 400 in one turn, every seventh unroutable: none is misreported."""
         channel = await self.confirming()
         name = await self.queue(channel)
         lost = self.name("nobody")
@@ -84,7 +84,7 @@ class PublishCases(ConfirmCase):
         self.assertEqual([succeeded for succeeded, _ in results], [True, False] * 50)
 
     async def test_returned_message(self) -> None:
-        """N-12, N-13, K-13, W-35, peers 77: all fields, also of an empty body; callback before errback."""
+        """N-12, N-13, K-13, W-35, peers 77, M-06: all fields, also of an empty body; callback before errback."""
         channel = await self.confirming()
         events: list[Any] = []
         channel.add_return_callback(events.append)
@@ -154,7 +154,7 @@ class PublishCases(ConfirmCase):
         self.assertEqual(await self.depth(channel, name), 5000)
 
     async def test_order(self) -> None:
-        """R4, K-09: messages of many sizes published in one turn arrive in that order."""
+        """R4, K-09, W-89: messages of many sizes published in one turn arrive in that order."""
         channel = await self.confirming(frame_max=8192)
         name = await self.queue(channel)
         bodies = [b"%d|" % n + bytes(n * 97 % 20_000) for n in range(100)]
@@ -235,7 +235,7 @@ class PublishCases(ConfirmCase):
         await self.until(lambda: len(finished) == 20, 20.0)
 
     async def test_transactions(self) -> None:
-        """P-01 to P-03, N-17: commit publishes and settles, rollback forgets; not together with confirms."""
+        """P-01 to P-03, N-17, K-51: commit publishes and settles, rollback forgets; not together with confirms."""
         connection = await self.connect()
         channel, checker = await connection.channel(), await connection.channel()
         name = await self.queue(checker)
@@ -261,7 +261,7 @@ class PublishCases(ConfirmCase):
         await self.failure(third.tx_commit(), PreconditionFailed)
 
     async def test_publish_on_a_closed_connection(self) -> None:
-        """F-18, W-40, W-77, peers 46: it fails at once with the reason, and it was not sent."""
+        """F-18, W-40, W-77, peers 46, S-10: it fails at once with the reason, and it was not sent."""
         connection = await self.connect()
         channel = await connection.channel()
         await channel.confirm_select()
@@ -289,7 +289,7 @@ class PublishCases(ConfirmCase):
 
 class PublishOverRabbitMQ(OverRabbitMQ, PublishCases):
     async def test_refused_by_a_full_queue(self) -> None:
-        """N-06: reject-publish on a full queue nacks: PublishNacked, and nothing of the others."""
+        """N-06, U-14, S-24: reject-publish on a full queue nacks: PublishNacked, and nothing of the others."""
         channel = await self.confirming()
         name = self.name("q")
         full = {"x-max-length": 2, "x-overflow": "reject-publish"}

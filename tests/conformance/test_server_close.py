@@ -22,7 +22,7 @@ from txmsg.errors import (
 
 class ServerCloseCases(OverPeer, BrokerCase):
     async def test_the_reason_survives(self) -> None:
-        """24.1, F-16, F-19, F-21, J-09, W-30: close-ok is written; one reason object reaches all who wait."""
+        """24.1, F-16, F-19, F-21, J-09, W-30, S-12: close-ok is written; one reason object reaches all who wait."""
         for code in (320, 501, 504, 505, 530, 541, 599):
             connection = await self.connect()
             channels = await gatherResults([connection.channel() for _ in range(3)])
@@ -187,7 +187,9 @@ class ServerCloseCases(OverPeer, BrokerCase):
         await self.until(lambda: "Channel.CloseOk" in self.session.names())
 
     async def test_broken_bytes_while_open(self) -> None:
-        """R18, F32, F33: one typed error with an AMQP code, a connection.close, the socket closed within a second."""
+        """R18, F32, F33, S-26, W-85: one typed error with an AMQP code, a connection.close, the socket closed within a
+        second.
+        """
         header = b"\x02\x00\x01\x00\x00\x00\x0e\x00\x3c\x00\x00" + bytes(8) + b"\x00\x00\xce"
         for name, data in {
             "bad end octet": b"\x01\x00\x01\x00\x00\x00\x04\x00\x3c\x00\x0b\x00",
@@ -307,7 +309,7 @@ class ForcedOverRabbitMQ(OverRabbitMQ, BrokerCase):
         self.assertIs(await self.failure(connection.channel(), ConnectionForced), error)
 
     async def test_a_hard_error_of_ours(self) -> None:
-        """F-16, I-08: flow(False) is refused with 540, which ends the connection with that reason."""
+        """F-16, I-08, K-50, S-33: flow(False) is refused with 540, which ends the connection with that reason."""
         connection = await self.connect()
         channel, other = await connection.channel(), await connection.channel()
         error = await self.failure(channel.flow(False), ConnectionClosed)

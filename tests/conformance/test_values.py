@@ -263,7 +263,7 @@ class ValuesOverPeer(OverPeer, ValueCases):
         self.assertEqual(server.unacked, {})
 
     async def test_every_kind_that_others_send(self) -> None:
-        """Q-18, peers 19: t b B s u I i l f d D S A T F V x, as Java, Go and the rest write them."""
+        """Q-18, peers 19, W-62: t b B s u I i l f d D S A T F V x, as Java, Go and the rest write them."""
         channel = await self.channel()
         name = await self.queue(channel)
         kinds: list[tuple[bytes, Any]] = [

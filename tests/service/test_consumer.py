@@ -172,7 +172,7 @@ class StartTests(ServiceTestCase):
 
 class StopTests(ServiceTestCase):
     def test_stop_when_idle(self) -> None:
-        """R33: cancel, close the channel (which confirms the acks), close the connection, code 0."""
+        """R33, A-06: cancel, close the channel (which confirms the acks), close the connection, code 0."""
         service = self.start()
         stopped = service.stopService()
         self.assertEqual(self.successResultOf(stopped), Outcome(0, "stopped"))

@@ -157,7 +157,7 @@ class ThreadRunnerTests(ReactorTestCase):
             await self.runner(handler).run(FakeChannel().delivery(1))
 
     async def test_at_most_n_threads(self) -> None:
-        """The pool is bounded: the third of three handlers waits for one of the two before it."""
+        """H-08: the pool is bounded: the third of three handlers waits for one of the two before it."""
         release, lock = threading.Event(), threading.Lock()
         running, peak = 0, 0
 

@@ -100,7 +100,7 @@ class HandlerTests(ChildTestCase):
 
 class StopTests(ChildTestCase):
     def test_a_signal_drains(self) -> None:
-        """R30, R33: handlers at work finish and their messages are acked; the rest goes back; exit 0, not -15."""
+        """R30, R33, A-06: handlers at work finish and their messages are acked; the rest goes back; exit 0, not -15."""
         children = []
         for number in (signal.SIGTERM, signal.SIGINT):
             self.queue = self.name(signal.Signals(number).name)
@@ -170,7 +170,7 @@ class StopTests(ChildTestCase):
         self.assertLess(time.monotonic() - begin, 10)
 
     def test_other_reactors(self) -> None:
-        """Signals and exit code do not depend on the reactor."""
+        """peers 2, V-03: signals and exit code do not depend on the reactor."""
         children = []
         for reactor in ("asyncio", "poll", "select"):
             self.queue = self.name(reactor)
@@ -197,7 +197,7 @@ class EndTests(ChildTestCase):
         self.assertIn("code 320", line)
 
     def test_a_deleted_queue_is_12(self) -> None:
-        """R25: the broker's cancel ends the service, which never goes on without a consumer."""
+        """R25, X-12: the broker's cancel ends the service, which never goes on without a consumer."""
         child = self.consumer("plain", "--declare")
         child.until_consuming()
         with self.pika() as channel:

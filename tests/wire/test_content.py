@@ -94,14 +94,14 @@ def test_a_second_header_is_refused() -> None:
 
 
 def test_a_body_before_the_header_is_refused() -> None:
-    """F33: method, header, bodies."""
+    """F33, M-20, S-27: method, header, bodies."""
     with pytest.raises(RemoteProtocolError, match="content header is due") as caught:
         Content((DELIVER, 1)).announce(0)
     assert caught.value.reply_code == 505
 
 
 def test_bodies_may_not_exceed_the_size() -> None:
-    """F33, CVE-2026-63335: judged on the frame's declared size, before its octets."""
+    """F33, CVE-2026-63335, M-20, S-29: judged on the frame's declared size, before its octets."""
     made = begun(10)
     made.announce(4)
     made.announce(6)
@@ -210,7 +210,7 @@ def test_contents_of_channels_may_interleave() -> None:
 
 
 def test_empty_contents_end_with_their_header() -> None:
-    """F33: no body frame follows; the next method is the next message's."""
+    """F33, M-20: no body frame follows; the next method is the next message's."""
     client = open_client()
     octets = content(deliver(1, 1), 1, b"") + content(deliver(1, 2), 1, b"") + content(deliver(1, 3), 1, b"x")
     for chunks in ([octets], cut(octets, range(len(octets)))):

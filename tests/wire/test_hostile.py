@@ -146,7 +146,7 @@ def ways(octets: bytes) -> Iterator[list[bytes]]:
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults(name: str, warm: bool) -> None:
-    """F32, F33: one failure with the right code, however it is cut, also after the caches are warm."""
+    """F32, F33, S-26, S-27, S-30: one failure with the right code, however it is cut, with cold and warm caches."""
     octets, code = FAULTS[name]
     before = content(deliver(1, 7), 1, b"abc") + method_octets(1, 60, 80, struct.pack(">QB", 1, 0)) if warm else b""
     texts = set()
@@ -178,7 +178,7 @@ def test_a_size_is_refused_on_the_frames_start() -> None:
 
 
 def test_undecodable_properties_cost_one_message() -> None:
-    """R20: the delivery can still be rejected; the next one is not touched."""
+    """R20, S-31: the delivery can still be rejected; the next one is not touched."""
     bad = content(deliver(1, 1), 1, b"x", properties=b"\x20\x00\x00\x00\x00\x05\x01aZ\x00\x00")
     first, second = victim().receive(bad + content(deliver(1, 2), 1, b"y"))
     assert isinstance(first, tuple)

@@ -237,7 +237,7 @@ def test_cut_ids_are_501(size: int) -> None:
 
 @given(table_octets(), st.integers(0, 255))
 def test_an_unknown_kind_in_a_method_is_502(octets: bytes, kind: int) -> None:
-    """Q-21: a fault in a table of a method is a syntax error of the connection."""
+    """Q-21, S-31: a fault in a table of a method is a syntax error of the connection."""
     if chr(kind) in "tbBsUuIilLfdDTSxAFV":
         return
     body = octets[4:] + b"\x01k" + bytes((kind,))
