@@ -21,7 +21,7 @@ import twisted
 from tests.amqp.tls_servers import Listener, TLSTestCase, only, reactor
 from tests.certificates import ODD_SERVERS, ODD_SERVERS_BY_ADDRESS, Authority, Issued
 from tests.scripted import server_options
-from txmsg.amqp import client
+from txmsg.amqp import client, tls_verify
 from txmsg.amqp.parameters import ConnectionParameters
 from txmsg.amqp.tls import TLSOptions
 from txmsg.errors import PeerVerificationFailed, TLSFailed
@@ -118,6 +118,26 @@ def _add_rows() -> None:
 
 
 _add_rows()
+
+
+class FailingCheckTests(TLSTestCase):
+    """C1.2: an exception in the check is no agreement."""
+
+    async def test_exception_in_the_callback(self) -> None:
+        """C1.2: nor in OpenSSL's callback, for a right certificate as for a wrong one."""
+
+        def raising(*args: object) -> None:
+            raise LookupError("nobody thought of this")
+
+        right = self.listen(self.authority.issue("x", dns=["localhost"]))
+        wrong = self.listen(self.authority.self_signed("localhost", dns=["localhost"]))
+        self.patch(tls_verify, "_Peer", raising)
+        self.patch(tls_verify, "_chain_problem", raising)
+        self.patch(tls_verify, "_is_checker_sound", True)
+        for listener in (right, wrong):
+            error = await self.refused(self.parameters(listener.port), PeerVerificationFailed)
+            self.assertIn("could not be checked (LookupError)", str(error))
+            self.assertEqual(listener.received, b"")
 
 
 class AcceptedTests(TLSTestCase):

@@ -118,10 +118,7 @@ def _reason(error: SSL.Error) -> str:
 
 def _is_asked_in_vain(transport: Any) -> bool:
     """Say whether the server asked for a client certificate (naming its CAs, as brokers do) and got none."""
-    try:
-        return bool(transport.getHandle().get_client_ca_list()) and not _has_certificate(transport)
-    except Exception:
-        return False
+    return bool(transport.getHandle().get_client_ca_list()) and not _has_certificate(transport)
 
 
 def _has_certificate(transport: Any) -> bool:
