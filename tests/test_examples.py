@@ -61,7 +61,9 @@ class ExamplesTests(RabbitMQTestCase):
         printed = await self.run_example("04_topic.py", self.node.url)
         self.assertEqual(
             printed,
-            "kern.info: the kernel is fine\ncron.critical: the clock has stopped\nkern.critical: the kernel is on fire\n",
+            "kern.info: the kernel is fine\n"
+            "cron.critical: the clock has stopped\n"
+            "kern.critical: the kernel is on fire\n",
         )
 
     async def test_confirms(self) -> None:

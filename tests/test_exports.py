@@ -23,7 +23,7 @@ def public_modules() -> dict[str, Path]:
 
 
 def defined_in(path: Path) -> set[str]:
-    """The public classes, functions and UPPER_CASE constants a file defines at its top level."""
+    """The public classes and functions a file defines at its top level."""
     names: set[str] = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         match node:
@@ -38,7 +38,7 @@ def is_documented(value: Any, name: str) -> bool:
         return True
     documentation = value.__dict__.get("__doc__") if inspect.isclass(value) else value.__doc__
     # A dataclass without a docstring is given its signature as one.
-    return bool(documentation) and not documentation.startswith(f"{name}(")
+    return bool(documentation) and not str(documentation).startswith(f"{name}(")
 
 
 def undocumented_members(value: type) -> list[str]:

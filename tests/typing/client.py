@@ -23,7 +23,7 @@ from txmsg.amqp import (
     connect,
 )
 from txmsg.errors import ChannelClosed, ConnectionClosed, NotFound, PublishFailed, PublishReturned, TxmsgError
-from txmsg.wire.methods import basic, confirm, tx
+from txmsg.wire.methods import basic, confirm, queue, tx
 from txmsg.wire.methods import connection as connection_methods
 
 
@@ -51,8 +51,10 @@ async def channels(connection: AMQPProtocol) -> None:
     assert_type(await channel.confirm_select(), confirm.SelectOk | None)
     assert_type(await channel.tx_select(), tx.SelectOk)
     assert_type(await channel.basic_get("queue"), Delivery | None)
-    await channel.queue_declare(b"queue")  # type: ignore[arg-type]
-    await channel.queue_declare("queue", False)  # type: ignore[call-arg]
+    assert_type(await channel.queue_declare("queue"), queue.DeclareOk)
+    assert_type(await channel.queue_declare("queue", nowait=True), queue.DeclareOk | None)
+    await channel.queue_declare(b"queue")  # type: ignore[call-overload]
+    await channel.queue_declare("queue", False)  # type: ignore[call-overload]
     await channel.no_such_method()  # type: ignore[attr-defined]
 
 

@@ -128,7 +128,7 @@ class ConfirmLedger:
 
     def acked(self, tag: int, multiple: bool) -> None:
         """basic.ack: succeed, or fail with PublishReturned where the message came back before."""
-        if tag > self.last_tag or not tag and not multiple:
+        if tag > self.last_tag or (not tag and not multiple):
             raise self._unknown(tag)
         pending = self.pending
         if multiple:
@@ -155,7 +155,7 @@ class ConfirmLedger:
 
     def nacked(self, tag: int, multiple: bool) -> None:
         """basic.nack: fail with PublishNacked."""
-        if tag > self.last_tag or not tag and not multiple:
+        if tag > self.last_tag or (not tag and not multiple):
             raise self._unknown(tag)
         if multiple:
             tags = [t for t in self.pending if not tag or t <= tag]

@@ -13,6 +13,7 @@ of the transport's work, and lets many acks leave as one.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 from typing import Protocol as TypingProtocol
@@ -107,10 +108,9 @@ class WireProtocol(Protocol):
         self._is_connected = True
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
-            try:
+            # A stream that is not TCP has no delay to switch off.
+            with contextlib.suppress(AttributeError, OSError):
                 set_no_delay(True)
-            except (AttributeError, OSError):
-                pass  # a stream that is not TCP: there is no delay to switch off
         self.transport.registerProducer(self, True)  # type: ignore[union-attr]
 
     def dataReceived(self, data: bytes) -> None:
