@@ -9,6 +9,7 @@ __all__ = [
     "CLIENTS",
     "IN_FLIGHT",
     "OPERATIONS",
+    "REFILL",
     "SIZES",
     "Client",
     "Operation",
@@ -17,6 +18,10 @@ __all__ = [
 
 #: Confirmed publish keeps this many messages unconfirmed.
 IN_FLIGHT = 1000
+
+#: A program that awaits Deferreds waits for this many at a time then: waiting for one after the other would
+#: resume it once for each message.
+REFILL = 100
 
 #: Body sizes in bytes.
 SIZES = (100, 64 * 1024)

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet import defer, task
 
-from benchmarks.plan import IN_FLIGHT
+from benchmarks.plan import IN_FLIGHT, REFILL
 from benchmarks.task import Stopwatch, Task, read_task
 from txmsg.amqp import BasicProperties, Channel, ConnectionParameters, Delivery, connect
 
@@ -28,12 +28,14 @@ async def publish(channel: Channel, job: Task) -> None:
 
 
 async def publish_confirmed(channel: Channel, job: Task) -> None:
-    """Publish, and wait for the oldest message whenever IN_FLIGHT are unconfirmed; then for the rest."""
+    """Publish; whenever IN_FLIGHT are unconfirmed, wait for the REFILL oldest."""
     body, queue, basic_publish = job.body, job.queue, channel.basic_publish
     unconfirmed: deque[defer.Deferred[int | None]] = deque()
     for _ in range(job.count):
         if len(unconfirmed) == IN_FLIGHT:
-            await unconfirmed.popleft()
+            await unconfirmed[REFILL - 1]
+            for _ in range(REFILL):
+                await unconfirmed.popleft()
         unconfirmed.append(basic_publish("", queue, body, PROPERTIES))
     while unconfirmed:
         await unconfirmed.popleft()
