@@ -31,6 +31,13 @@ __all__ = ["SynchronousMethods"]
 Arguments = Mapping[str, Any] | None
 
 
+def table(arguments: Arguments) -> dict[str, Any]:
+    """A copy of `arguments`: a call may be written later.  What is no mapping is for the encoder to refuse."""
+    if arguments is None:
+        return {}
+    return dict(arguments) if isinstance(arguments, Mapping) else arguments
+
+
 class SynchronousMethods(ChannelCore):
     """The part of a channel that only turns arguments into methods."""
 
@@ -66,7 +73,7 @@ class SynchronousMethods(ChannelCore):
                 auto_delete=auto_delete,
                 internal=internal,
                 nowait=nowait,
-                arguments=dict(arguments or {}),
+                arguments=table(arguments),
             )
         )
 
@@ -95,7 +102,7 @@ class SynchronousMethods(ChannelCore):
                 source=source,
                 routing_key=routing_key,
                 nowait=nowait,
-                arguments=dict(arguments or {}),
+                arguments=table(arguments),
             )
         )
 
@@ -115,7 +122,7 @@ class SynchronousMethods(ChannelCore):
                 source=source,
                 routing_key=routing_key,
                 nowait=nowait,
-                arguments=dict(arguments or {}),
+                arguments=table(arguments),
             )
         )
 
@@ -176,7 +183,7 @@ class SynchronousMethods(ChannelCore):
                 exclusive=exclusive,
                 auto_delete=auto_delete,
                 nowait=nowait,
-                arguments=dict(arguments or {}),
+                arguments=table(arguments),
             )
         )
 
@@ -200,7 +207,7 @@ class SynchronousMethods(ChannelCore):
                 exchange=exchange,
                 routing_key=queue if routing_key is None else routing_key,
                 nowait=nowait,
-                arguments=dict(arguments or {}),
+                arguments=table(arguments),
             )
         )
 
@@ -213,7 +220,7 @@ class SynchronousMethods(ChannelCore):
                 queue=queue,
                 exchange=exchange,
                 routing_key=queue if routing_key is None else routing_key,
-                arguments=dict(arguments or {}),
+                arguments=table(arguments),
             )
         )
 
