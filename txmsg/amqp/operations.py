@@ -26,8 +26,9 @@ from txmsg.wire.methods import channel, tx
 from txmsg.wire.methods import exchange as exchange_methods
 from txmsg.wire.methods import queue as queue_methods
 
-__all__ = ["SynchronousMethods"]
+__all__ = ["Arguments", "SynchronousMethods"]
 
+#: The arguments table of a declaration or binding; see docs/values.md for what it may hold.
 Arguments = Mapping[str, Any] | None
 
 
