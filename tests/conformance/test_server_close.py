@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pamqp import body, commands, frame, header
@@ -9,13 +10,16 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, outcomes, pause, settle
 from tests.conformance.minibroker import Session, finish, ignore
+from txmsg.amqp import Delivery
 from txmsg.errors import (
     ChannelClosed,
     ConnectionClosed,
     ConnectionForced,
     ConnectionLost,
+    LocalProtocolError,
     NotFound,
     RemoteProtocolError,
+    SettlementError,
     connection_error,
 )
 
@@ -229,6 +233,67 @@ class ServerCloseCases(OverPeer, BrokerCase):
         await connection.closed
         await pause(0.05)
         self.assertEqual(delivered, [])
+
+    async def test_calls_between_a_delivery_and_the_close_behind_it(self) -> None:
+        """R23, F31, F-18: delivery and close come in one chunk: what the callback calls ends typed, with the reason."""
+
+        def ack_and_nack(delivery: Delivery) -> None:
+            delivery.ack()
+            delivery.channel.basic_nack(0, multiple=True)
+
+        calls: dict[str, Callable[[Delivery], Any]] = {
+            "ack": lambda delivery: delivery.ack(),
+            "ack multiple": lambda delivery: delivery.ack(multiple=True),
+            "nack": lambda delivery: delivery.nack(),
+            "nack multiple": lambda delivery: delivery.nack(multiple=True),
+            "reject": lambda delivery: delivery.reject(),
+            "ack and nack": ack_and_nack,
+            "publish": lambda delivery: delivery.channel.basic_publish("", "q", b""),
+            "declare": lambda delivery: delivery.channel.queue_declare("q"),
+            "consume": lambda delivery: delivery.channel.basic_consume("q"),
+            "cancel": lambda delivery: delivery.channel.basic_cancel(delivery.consumer_tag),
+            "confirm": lambda delivery: delivery.channel.confirm_select(),
+            "close": lambda delivery: delivery.channel.close(),
+            "channel": lambda delivery: delivery.channel.connection.channel(),
+            "close all": lambda delivery: delivery.channel.connection.close(),
+        }
+        bad = b"\x04\x00\x01\x00\x00\x00\x00\xce"
+        closes: list[tuple[bytes, type[BaseException]]] = [
+            (frame.marshal(commands.Channel.Close(404, "NOT_FOUND", 0, 0), 1), NotFound),
+            (frame.marshal(commands.Connection.Close(320, "FORCED", 0, 0), 0), ConnectionForced),
+            (bad, RemoteProtocolError),
+        ]
+        self.broker.on["Channel.FlowOk"] = ignore
+        for name, call in calls.items():
+            for close, expected in closes:
+                connection = await self.connect()
+                channel = await connection.channel()
+                results: list[Any] = []
+
+                def handle(delivery: Delivery, results: list[Any] = results, call: Any = call) -> None:
+                    try:
+                        results.append(call(delivery))
+                    except SettlementError as error:
+                        results.append(error)
+
+                await channel.basic_consume(await self.queue(channel), handle, consumer_tag="t")
+                chunk = [
+                    frame.marshal(commands.Basic.Deliver("t", tag, False, "", "q"), 1)
+                    + frame.marshal(header.ContentHeader(0, 0), 1)
+                    for tag in (1, 2)
+                ]
+                flow = frame.marshal(commands.Channel.Flow(True), 1)
+                self.session.write(b"".join(chunk) + flow + close)
+                reason = await channel.closed
+                self.assertIsInstance(reason, expected, name)
+                for result in results:
+                    if isinstance(result, Deferred):
+                        ended = await settle(result)
+                        causes = (ended, getattr(ended, "cause", None), connection.close_reason)
+                        exempt = ("cancel", "channel", "close all", "confirm")  # not of this channel, or twice
+                        self.assertTrue(name in exempt or reason in causes, (name, ended))
+                        self.assertNotIsInstance(ended, LocalProtocolError)
+                await connection.close()
 
     async def test_server_methods_in_the_middle_of_a_call(self) -> None:
         """A-02: what the broker sends of itself while a call waits is not taken for its reply."""

@@ -14,6 +14,7 @@ Source: AMQP 0-9-1 sections 1.5 (class channel) and 1.8 (class basic), https://w
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from txmsg.amqp.channel_core import State
@@ -21,7 +22,7 @@ from txmsg.amqp.consuming import Consuming
 from txmsg.amqp.delivery import Delivery, ReturnedMessage
 from txmsg.amqp.operations import SynchronousMethods
 from txmsg.amqp.publishing import Publishing
-from txmsg.errors import RemoteProtocolError
+from txmsg.errors import RemoteProtocolError, StaleDelivery
 from txmsg.wire.events import ACK, DELIVER, GET_OK, NACK, RETURN
 from txmsg.wire.methods import Method, basic, channel
 
@@ -81,7 +82,8 @@ class Channel(SynchronousMethods, Publishing, Consuming):
         """A delivery for a consumer tag that is not known: give it back, so that it is not lost here."""
         if self._state is _OPEN:
             self._settlements.delivered(event[3])
-            self.basic_nack(event[3], requeue=True)
+            with suppress(StaleDelivery):
+                self.basic_nack(event[3], requeue=True)
 
     def method_received(self, method: Method) -> None:
         """For the connection: any other method of this channel."""
@@ -90,7 +92,7 @@ class Channel(SynchronousMethods, Publishing, Consuming):
         elif isinstance(method, channel.CloseOk):
             self._close_ok()
         elif isinstance(method, channel.Flow):
-            self.connection.write(self._wire.send_method(self.channel_number, channel.FlowOk(active=method.active)))
+            self._answer(channel.FlowOk(active=method.active))
             self.set_flow(method.active)
         elif isinstance(method, basic.Cancel):
             self._cancelled_by_server(method)

@@ -17,8 +17,8 @@ from twisted.logger import Logger
 from txmsg.amqp.outbox import HeldQueue
 from txmsg.amqp.pending import Call, OnReply, PendingReplies
 from txmsg.amqp.settlement import SettlementLedger
-from txmsg.errors import ChannelClosed, ChannelWrongState, TxmsgError, channel_error
-from txmsg.wire.connection import ChannelState
+from txmsg.errors import ChannelClosed, ChannelWrongState, EncodeError, LocalProtocolError, TxmsgError, channel_error
+from txmsg.wire.connection import ChannelState, ConnectionState
 from txmsg.wire.methods import Method, channel, method_name
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ class ChannelCore:
         try:
             frame = self._wire.send_method(self.channel_number, method)
         except TxmsgError as error:
+            if self._is_ended_by_peer(error):
+                return self._pending.add(method).deferred  # not written; it fails with the reason
             return fail(error)
         call = None if nowait else self._pending.add(method, on_reply)
         self._write_method(frame, call, on_write)
@@ -151,6 +153,8 @@ class ChannelCore:
             try:
                 frame = self._wire.send_method(self.channel_number, method)
             except TxmsgError as error:
+                if self._is_ended_by_peer(error):
+                    return
                 self._pending.forget(call)
                 call.fail(error)
                 return
@@ -161,6 +165,25 @@ class ChannelCore:
 
         self._held.hold_call(write)
         return call.deferred
+
+    def _answer(self, method: Method) -> None:
+        """Write the reply to a method of the broker, unless its close came right behind that."""
+        try:
+            self.connection.write(self._wire.send_method(self.channel_number, method))
+        except LocalProtocolError as error:
+            if not self._is_ended_by_peer(error):
+                raise
+
+    def _is_ended_by_peer(self, error: BaseException) -> bool:
+        """Whether the wire refused to send because the broker has ended the channel or connection.
+
+        What came before its close in the same bytes is being handled, and our state is still the one of
+        then: the reason reaches us within this reactor turn.
+        """
+        wire = self._wire
+        return isinstance(error, LocalProtocolError) and (
+            wire.state is not ConnectionState.OPEN or wire.channel_state(self.channel_number) is not ChannelState.OPEN
+        )
 
     def _write_method(self, frame: bytes, call: Call | None, on_write: Callable[[], None] | None) -> None:
         if self._settlements.has_unwritten_acks:
@@ -182,6 +205,8 @@ class ChannelCore:
         try:
             frame = self._wire.send_method(self.channel_number, channel.Open())
         except TxmsgError as error:
+            if self._wire.state is not ConnectionState.OPEN:
+                return self._pending.add(channel.Open()).deferred  # as in `_call`
             self.connection.forget_channel(self.channel_number)
             return fail(error)
         call = self._pending.add(channel.Open(), self._opened)
@@ -226,12 +251,16 @@ class ChannelCore:
     def _send_close(self, reason: ChannelClosed) -> None:
         if self._reason is not None:
             return
+        number, send_method = self.channel_number, self._wire.send_method
         try:
-            frame = self._wire.send_method(
-                self.channel_number, channel.Close(reply_code=reason.reply_code, reply_text=reason.reply_text)
-            )
+            try:
+                close = channel.Close(reply_code=reason.reply_code, reply_text=reason.reply_text)
+                frame = send_method(number, close)
+            except EncodeError:  # a code or text that AMQP cannot carry is no reason to stay open
+                frame = send_method(number, channel.Close(reply_code=200))
         except TxmsgError as error:
-            self._end(error)
+            if not self._is_ended_by_peer(error):
+                self._end(error)
             return
         self._write_method(frame, None, None)
 
@@ -247,10 +276,7 @@ class ChannelCore:
             method_id=close.method_id,
             method_name=method_name(close.class_id, close.method_id),
         )
-        try:
-            self.connection.write(self._wire.send_method(self.channel_number, channel.CloseOk()))
-        except TxmsgError:
-            self._log.failure("channel.close-ok could not be sent")
+        self._answer(channel.CloseOk())
         # First the number, so that whoever learns of the end can open a channel with it.
         self._forget_if_free()
         self._end(error)

@@ -43,6 +43,7 @@ from txmsg.errors import (
     clip,
     connection_error,
 )
+from txmsg.wire.connection import ConnectionState
 from txmsg.wire.events import MethodReceived, ProtocolFailure, ProtocolHeaderReceived
 from txmsg.wire.methods import Method, connection, method_name
 
@@ -363,7 +364,9 @@ class AMQPProtocol(ConnectionCore):
         try:
             self._send(connection.Close(reply_code=reply_code, reply_text=reply_text))
         except TxmsgError as error:
-            self.drop(error)
+            # If the broker's own close is among the bytes being handled now, that ends it in a moment.
+            if self.wire.state is ConnectionState.OPEN:
+                self.drop(error)
 
     def abort(self, reason: BaseException | None = None) -> None:
         """Drop the socket at once, without a word to the broker; unacked deliveries are requeued there."""

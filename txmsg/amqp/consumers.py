@@ -26,7 +26,7 @@ from txmsg.amqp.delivery import Delivery
 from txmsg.errors import ChannelWrongState, clip
 
 if TYPE_CHECKING:
-    from txmsg.amqp.consuming import Consuming
+    from txmsg.amqp.channel import Channel
 
 __all__ = ["Consumer", "DeliveryCallback"]
 
@@ -47,7 +47,7 @@ class Consumer:
 
     def __init__(
         self,
-        channel: Consuming,
+        channel: Channel,
         consumer_tag: str,
         queue_name: str,
         callback: DeliveryCallback | None,

@@ -7,8 +7,10 @@ https://www.rabbitmq.com/docs/consumer-prefetch, https://www.rabbitmq.com/docs/n
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -16,19 +18,22 @@ from twisted.python.failure import Failure
 from txmsg.amqp.channel_core import ChannelCore, State
 from txmsg.amqp.consumers import Consumer, DeliveryCallback
 from txmsg.amqp.delivery import Delivery
-from txmsg.amqp.operations import Arguments
+from txmsg.amqp.operations import Arguments, table
 from txmsg.errors import (
     ChannelError,
     ConfigurationError,
     ConsumerCancelled,
     DuplicateConsumerTag,
     EncodeError,
+    LocalProtocolError,
     OperationTimeout,
+    StaleDelivery,
     clip,
 )
 from txmsg.wire.methods import basic
 
 if TYPE_CHECKING:
+    from txmsg.amqp.channel import Channel
     from txmsg.amqp.client import AMQPProtocol
 
 __all__ = ["Consuming"]
@@ -102,7 +107,7 @@ class Consuming(ChannelCore):
             if no_ack or not self._prefetch_count
             else None
         )
-        consumer = Consumer(self, consumer_tag, queue, callback, no_ack, bounded)
+        consumer = Consumer(cast("Channel", self), consumer_tag, queue, callback, no_ack, bounded)
         # Deliveries can come before consume-ok is handled, so the consumer is known from now on.
         self._consumers[consumer_tag] = consumer
         started = self._call(
@@ -113,7 +118,7 @@ class Consuming(ChannelCore):
                 no_ack=no_ack,
                 exclusive=exclusive,
                 nowait=nowait,
-                arguments=dict(arguments or {}),
+                arguments=table(arguments),
             ),
             lambda reply, abandoned: self._consuming(consumer, abandoned),
         )
@@ -187,9 +192,7 @@ class Consuming(ChannelCore):
         if consumer is not None:
             self._consumer_ended(consumer, "server")
         if not cancel.nowait and self._state is State.OPEN:
-            self.connection.write(
-                self._wire.send_method(self.channel_number, basic.CancelOk(consumer_tag=cancel.consumer_tag))
-            )
+            self._answer(basic.CancelOk(consumer_tag=cancel.consumer_tag))
 
     def _consumer_ended(self, consumer: Consumer, initiator: str) -> None:
         self._consumers.pop(consumer.consumer_tag, None)
@@ -200,7 +203,8 @@ class Consuming(ChannelCore):
     def _requeue(self, delivery: Delivery) -> None:
         """Give back what nobody will handle."""
         if self._state is State.OPEN and not delivery.is_settled:
-            delivery.nack(requeue=True)
+            with suppress(StaleDelivery):
+                delivery.nack(requeue=True)
 
     def basic_qos(
         self, prefetch_count: int = 0, *, prefetch_size: int = 0, global_qos: bool = False
@@ -242,8 +246,9 @@ class Consuming(ChannelCore):
             if not isinstance(reply, tuple):
                 return None
             _, _, tag, redelivered, exchange, routing_key, message_count, properties, body = reply
+            channel = cast("Channel", self)
             delivery = Delivery(
-                self, "", tag, redelivered, exchange, routing_key, properties, body, no_ack, message_count
+                channel, "", tag, redelivered, exchange, routing_key, properties, body, no_ack, message_count
             )
             if not no_ack:
                 self._settlements.delivered(tag)
@@ -274,7 +279,7 @@ class Consuming(ChannelCore):
         if multiple:
             self.flush_acks()
             last = settlements.settle_up_to(delivery_tag)[-1]
-            connection.write(self._wire.encode_ack(self.channel_number, last, True))
+            self._write_settlement(self._wire.encode_ack, last, True)
             return
         had_acks = settlements.has_unwritten_acks
         settlements.ack(delivery_tag)
@@ -292,20 +297,34 @@ class Consuming(ChannelCore):
             delivery_tag = self._settlements.settle_up_to(delivery_tag)[-1]
         else:
             delivery_tag = self._settlements.settle(delivery_tag)
-        self.connection.write(self._wire.encode_nack(self.channel_number, delivery_tag, multiple, requeue))
+        self._write_settlement(self._wire.encode_nack, delivery_tag, multiple, requeue)
 
     def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
         """Give one delivery back, as `basic_nack` does.  Raises as `basic_ack` does."""
         self.connection.check_thread()
         self.flush_acks()
         delivery_tag = self._settlements.settle(delivery_tag)
-        self.connection.write(self._wire.encode_reject(self.channel_number, delivery_tag, requeue))
+        self._write_settlement(self._wire.encode_reject, delivery_tag, requeue)
+
+    def _write_settlement(self, encode: Callable[..., bytes], *arguments: object) -> None:
+        try:
+            self.connection.write(encode(self.channel_number, *arguments))
+        except LocalProtocolError as error:
+            if not self._is_ended_by_peer(error):
+                raise
+            raise StaleDelivery("the broker has just closed the channel, and so requeued the delivery") from error
 
     def flush_acks(self) -> None:
         """Write the acks given since the last time, as few frames as possible."""
         if self._settlements.has_unwritten_acks:
             number, encode_ack = self.channel_number, self._wire.encode_ack
-            self.connection.write(self._settlements.take_acks(lambda tag, multiple: encode_ack(number, tag, multiple)))
+            try:
+                acks = self._settlements.take_acks(lambda tag, multiple: encode_ack(number, tag, multiple))
+            except LocalProtocolError as error:
+                if not self._is_ended_by_peer(error):
+                    raise
+            else:
+                self.connection.write(acks)
 
     # -- the end -----------------------------------------------------------------------------------
 

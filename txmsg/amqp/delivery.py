@@ -12,7 +12,7 @@ from txmsg.errors import clip
 from txmsg.wire.properties import BasicProperties, UndecodableProperties
 
 if TYPE_CHECKING:
-    from txmsg.amqp.consuming import Consuming
+    from txmsg.amqp.channel import Channel
 
 __all__ = ["Delivery", "ReturnedMessage"]
 
@@ -49,7 +49,7 @@ class Delivery:
 
     def __init__(
         self,
-        channel: Consuming,
+        channel: Channel,
         consumer_tag: str,
         delivery_tag: int,
         redelivered: bool,

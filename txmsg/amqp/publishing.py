@@ -12,11 +12,12 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 
 from txmsg.amqp.channel_core import ChannelCore, State
 from txmsg.amqp.confirms import ConfirmLedger, MandatoryPublish
 from txmsg.amqp.delivery import ReturnedMessage
-from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, PublishUnconfirmed, TxmsgError, clip
+from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, NotSent, PublishUnconfirmed, TxmsgError, clip
 from txmsg.wire.methods import confirm
 from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
 
@@ -95,11 +96,9 @@ class Publishing(ChannelCore):
                 message, encoded = _identify(confirms, exchange, routing_key, properties, body)
                 frames = self._encode_publish(self.channel_number, exchange, routing_key, True, encoded, body)
             else:
-                frames = self._encode_publish(
-                    self.channel_number, exchange, routing_key, mandatory, properties, body
-                )
+                frames = self._encode_publish(self.channel_number, exchange, routing_key, mandatory, properties, body)
         except TxmsgError as error:
-            return fail(error)
+            return self._not_sent_in_a_moment() if self._is_ended_by_peer(error) else fail(error)
         except (TypeError, AttributeError):
             return fail(EncodeError("exchange and routing key are str, properties are BasicProperties or None"))
         if self._is_holding or not connection.can_publish:
@@ -119,6 +118,14 @@ class Publishing(ChannelCore):
         else:
             confirms.published_mandatory(deferred, message)
         return deferred
+
+    def _not_sent_in_a_moment(self) -> Deferred[int | None]:
+        """For a publish after the broker's close, of which we have not learned yet."""
+        waiting: Deferred[int | None] = Deferred()
+        self.when_closed().addCallback(
+            lambda reason: waiting.errback(Failure(NotSent("the channel ended before it was written", reason)))
+        )
+        return waiting
 
     def confirm_select(self, *, nowait: bool = False) -> Deferred[confirm.SelectOk | None]:
         """Put the channel in confirm mode; calling it again changes nothing.
