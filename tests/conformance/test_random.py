@@ -7,11 +7,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from pamqp import commands
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, pause
-from tests.conformance.minibroker import Session, finish
+from tests.conformance.minibroker import Session, finish, ignore
 from txmsg.amqp import AMQPProtocol, BasicProperties, Channel, Consumer, Delivery
 from txmsg.errors import SettlementError, TxmsgError
 
@@ -100,18 +101,20 @@ class Player:
 class RandomCases(BrokerCase):
     timeout = 60
 
-    async def play(self, seed: int, steps: int) -> Player:
-        """A session of that many random calls, with pauses in between."""
+    async def play(self, seed: int, steps: int, meddle: Callable[[Player], object] | None = None) -> Player:
+        """A session of that many random calls, with pauses in between, when `meddle` may do something too."""
         keeper = await self.channel()
         queues = [self.name("q") for _ in range(3)]
         for queue in queues:
             await keeper.queue_declare(queue, auto_delete=False)
             self.addCleanup(self._delete, keeper, queue)
-        connection = await self.connect(read_high_water_messages=20, close_timeout=2.0, frame_max=4096)
+        connection = await self.connect(read_high_water_messages=20, close_timeout=0.6, frame_max=4096)
         player = Player(seed, connection, queues)
         for _ in range(steps):
             player.step()
             if player.random.random() < 0.1:
+                if meddle is not None:
+                    meddle(player)
                 await pause(0)
         return player
 
@@ -146,6 +149,37 @@ class RandomOverRabbitMQ(OverRabbitMQ, RandomCases):
 
 
 class RandomOverPeer(OverPeer, RandomCases):
+    def meddle(self, player: Player) -> None:
+        """Something that a broker does of itself."""
+        session, rng = self.session, player.random
+        kind = rng.randrange(8)
+        if kind == 0:
+            session.send(0, commands.Connection.Blocked("random"))
+        elif kind == 1:
+            session.send(0, commands.Connection.Unblocked())
+        elif session.channels:
+            channel = rng.choice(list(session.channels.values()))
+            if channel.closing:
+                return
+            if kind == 2:
+                session.send(channel.number, commands.Channel.Flow(rng.random() < 0.6))
+            elif kind == 3 and rng.random() < 0.3:
+                session.close_channel(channel, 406, "PRECONDITION_FAILED - random")
+            elif kind == 4 and channel.consumers:
+                consumer = channel.consumers.pop(rng.choice(list(channel.consumers)))
+                consumer.queue.consumers.remove(consumer)
+                session.send(channel.number, commands.Basic.Cancel(consumer.tag, nowait=rng.random() < 0.5))
+
+    async def test_with_a_broker_that_acts_of_itself(self) -> None:
+        """A-02, R2, R16, R17, R28: blocked, flow, cancels and channel closes at random moments, then close()."""
+        self.broker.on["Channel.FlowOk"] = ignore
+        self.broker.on["Basic.CancelOk"] = ignore
+        for seed in range(2000, 2015):
+            player = await self.play(seed, 200, self.meddle)
+            self.session.send(0, commands.Connection.Unblocked())
+            player.connection.close()
+            await self.check(player, seed)
+
     async def test_ended_by_the_peer(self) -> None:
         """R2, R18, R28, F4, F5, F30, peers 6: reset, FIN, connection.close or rubbish at a random moment."""
         endings: list[Callable[[Session], object]] = [
