@@ -325,11 +325,15 @@ def ignore(*deferreds: Deferred[Any]) -> None:
 
 
 def outcomes(deferreds: Sequence[Deferred[Any]]) -> list[Any]:
-    """What each has fired with: a value or an exception instance; None while it waits.  Failures count as handled."""
+    """What each has fired with: a value or an exception instance; None while it waits.
+
+    Failures count as handled: the exception becomes the Deferred's result.
+    """
     found: list[Any] = [None] * len(deferreds)
 
-    def keep(result: Any, index: int) -> None:
+    def keep(result: Any, index: int) -> Any:
         found[index] = result.value if isinstance(result, Failure) else result
+        return found[index]
 
     for index, deferred in enumerate(deferreds):
         deferred.addBoth(keep, index)

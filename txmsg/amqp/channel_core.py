@@ -111,19 +111,25 @@ class ChannelCore:
     # -- calls -------------------------------------------------------------------------------------
 
     def _call(
-        self, method: Method, on_reply: OnReply | None = None, on_write: Callable[[], None] | None = None
+        self,
+        method: Method,
+        on_reply: OnReply | None = None,
+        on_write: Callable[[], None] | None = None,
+        *,
+        must_write: bool = False,
     ) -> Deferred[Any]:
         """Write a method and wait for its reply.
 
         on_reply(reply, abandoned) -- gives what the Deferred fires with.
         on_write() -- called when the method is really written, which is later if publishes are held.
+        must_write -- also when nobody waits for the reply any more by then: the channel already counts on it.
         """
         self.connection.check_thread()
         if self._state is not State.OPEN:
             return fail(self._wrong_state())
         nowait = getattr(method, "nowait", False)
         if len(self._held):
-            return self._call_behind(method, on_reply, on_write, nowait)
+            return self._call_behind(method, on_reply, on_write, nowait, must_write)
         try:
             frame = self._wire.send_method(self.channel_number, method)
         except TxmsgError as error:
@@ -137,7 +143,12 @@ class ChannelCore:
         return call.deferred
 
     def _call_behind(
-        self, method: Method, on_reply: OnReply | None, on_write: Callable[[], None] | None, nowait: bool
+        self,
+        method: Method,
+        on_reply: OnReply | None,
+        on_write: Callable[[], None] | None,
+        nowait: bool,
+        must_write: bool,
     ) -> Deferred[Any]:
         """As `_call`, behind publishes that are held: the channel's order is the order of the calls."""
         try:
@@ -147,7 +158,7 @@ class ChannelCore:
         call = self._pending.add(method, on_reply)
 
         def write() -> None:
-            if call.abandoned:
+            if call.abandoned and not must_write:
                 self._pending.forget(call)
                 return
             try:

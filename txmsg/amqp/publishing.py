@@ -137,7 +137,7 @@ class Publishing(ChannelCore):
             self.connection.check_thread()
             return succeed(None)
         # Publishes made before were captured without a ledger; all later ones are counted in order.
-        reply = self._call(confirm.Select(nowait=nowait))
+        reply = self._call(confirm.Select(nowait=nowait), must_write=True)
         if self._state is _OPEN:
             self._confirms = ConfirmLedger(self.connection.clock, self.connection.parameters.confirm_timeout)
         return reply
@@ -242,10 +242,11 @@ class Publishing(ChannelCore):
                 return reason
             return PublishUnconfirmed(f"publish {tag} was written, but not confirmed before the end", reason)
 
-        self._held.close(reason)
-        self.connection.outbox.holding.pop(self, None)
+        # First what was written, then what waited behind it: who publishes again keeps the order.
         if self._confirms is not None:
             self._confirms.close(make_error)
+        self._held.close(reason)
+        self.connection.outbox.holding.pop(self, None)
         waiters, self._published_waiters = self._published_waiters, []
         for waiter in waiters:
             waiter.callback(None)
@@ -254,7 +255,10 @@ class Publishing(ChannelCore):
 
 def _to_bytes(body: object) -> bytes:
     if isinstance(body, str):
-        return body.encode("utf-8")
+        try:
+            return body.encode("utf-8")
+        except UnicodeEncodeError:
+            raise EncodeError("a body given as str must be valid Unicode") from None
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     raise EncodeError(f"a body is bytes or str, not {type(body).__name__}")
