@@ -195,7 +195,7 @@ class StateTests(PeerTestCase):
         peer.read()
         peer.send(commands.Channel.CloseOk(), channel=2)
         peer.lose()
-        reasons = [self.successResultOf(channel.closed) for channel in (by_broker, by_us, by_loss)]
+        reasons: list[Any] = [self.successResultOf(channel.closed) for channel in (by_broker, by_us, by_loss)]
         self.assertIsInstance(reasons[0], NotFound)
         self.assertEqual(reasons[0].initiator, "server")
         self.assertEqual((type(reasons[1]), reasons[1].initiator), (ChannelClosed, "client"))
@@ -226,7 +226,7 @@ class StateTests(PeerTestCase):
         consumer = peer.consumer(channel)
         ended = consumer.when_ended()
         peer.send(Basic.Cancel(consumer.consumer_tag, True))
-        error = self.successResultOf(ended)
+        error: Any = self.successResultOf(ended)
         self.assertIsInstance(error, ConsumerCancelled)
         self.assertEqual((error.initiator, error.consumer_tag, error.queue), ("server", consumer.consumer_tag, "q"))
         self.assertFalse(consumer.is_active)

@@ -87,7 +87,7 @@ class CancelCases(BrokerCase):
         await self.until_depth(channel, name, 4)
 
     async def test_many_consumers_one_after_the_other(self) -> None:
-        """O-09, W-53: five hundred consumers on one channel: nothing of them is kept."""
+        """O-09, W-53, W-60: five hundred consumers on one channel: nothing of them is kept."""
         channel = await self.channel()
         name = await self.queue(channel)
         for _ in range(500):

@@ -18,7 +18,7 @@ from txmsg.errors import ChannelClosed, ConnectionClosed, NotFound, StaleDeliver
 
 class CloseCases(BrokerCase):
     async def test_close(self) -> None:
-        """F-11, F-14, J-08, J-09, J-13, S-13, M-04: fires with our own reason once the socket is gone."""
+        """F-11, F-14, J-08, J-09, J-13, S-13, M-04, W-54: fires with our own reason once the socket is gone."""
         connection = await self.connect()
         closed = connection.closed
         self.assertFalse(closed.called)
@@ -128,7 +128,7 @@ class CloseCases(BrokerCase):
         await keeper.queue_delete(name)
 
     async def test_many_connections(self) -> None:
-        """R31, R28: fifty connections opened and closed: nothing is left behind."""
+        """R31, R28, W-56: fifty connections opened and closed: nothing is left behind."""
         for _ in range(5):
             connections = await gatherResults([Deferred.fromCoroutine(self.connect()) for _ in range(10)])
             channels = await gatherResults([connection.channel() for connection in connections])

@@ -193,7 +193,7 @@ class PublishCases(ConfirmCase):
         self.assertEqual([d.body for d in got], ["é".encode(), b"", b"as it was", b"bc"])
 
     async def test_ten_thousand_publishes_in_a_chain(self) -> None:
-        """W-20, W-43: one publish after the other, 10,000 times, awaited or in a callback: no recursion."""
+        """W-20, W-43, X-09: one publish after the other, 10,000 times, awaited or in a callback: no recursion."""
         channel = await self.channel()
         name = await self.queue(channel)
         for _ in range(10_000):

@@ -157,7 +157,7 @@ async def prefetch_none(delivery: object) -> None:
 
 class TopologyOverRabbitMQ(OverRabbitMQ, TopologyCases):
     async def test_names_are_utf8(self) -> None:
-        """W-22: a non-ASCII name round trips."""
+        """W-22, T-03: a non-ASCII name round trips."""
         channel = await self.channel()
         declared = await channel.queue_declare("очередь-é-" + self.name("q"), exclusive=True)
         self.assertTrue(declared.queue.startswith("очередь-é-"))
