@@ -35,7 +35,6 @@ class Publishing(ChannelCore):
     def __init__(self, connection: AMQPProtocol, channel_number: int) -> None:
         super().__init__(connection, channel_number)
         self._confirms: ConfirmLedger | None = None
-        self._confirm_reply: Deferred[confirm.SelectOk | None] | None = None
         self._return_callbacks: list[Callable[[ReturnedMessage], object]] = []
         self._published_waiters: list[Deferred[None]] = []
         self._encode_publish = connection.wire.encode_publish
