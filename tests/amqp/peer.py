@@ -298,6 +298,7 @@ class Peer:
 
     def consumer(self, channel: Channel, callback: Any = None, **options: Any) -> Consumer:
         """Start a consumer of the queue "q"."""
+        self.read()
         consuming = channel.basic_consume("q", callback, **options)
         number = channel.channel_number
         for _, decoded in self.read():

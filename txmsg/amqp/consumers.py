@@ -59,6 +59,7 @@ class Consumer:
         self.queue_name = queue_name
         self.no_ack = no_ack
         self.is_cancelling = False
+        self.is_subscribed = False
         self._callback = callback
         self._reason: BaseException | None = None
         self._ended_waiters: list[Deferred[BaseException]] = []
@@ -119,6 +120,10 @@ class Consumer:
     def __repr__(self) -> str:
         state = "active" if self.is_active else ("cancelling" if self._reason is None else "ended")
         return f"<Consumer {clip(self.consumer_tag, 60)!r} of {clip(self.queue_name, 60)!r} {state}>"
+
+    def subscribed(self) -> None:
+        """For the channel: basic.consume has been written."""
+        self.is_subscribed = True
 
     # -- deliveries --------------------------------------------------------------------------------
 

@@ -121,6 +121,7 @@ class Consuming(ChannelCore):
                 arguments=table(arguments),
             ),
             lambda reply, abandoned: self._consuming(consumer, abandoned),
+            consumer.subscribed,
         )
         started.addErrback(self._not_consuming, consumer)
         return started
@@ -133,11 +134,11 @@ class Consuming(ChannelCore):
 
     def _not_consuming(self, failure: Failure, consumer: Consumer) -> Failure:
         """The subscription failed, or nobody waits for it any more."""
-        if failure.check(CancelledError, OperationTimeout) and self._state is State.OPEN:
+        if failure.check(CancelledError, OperationTimeout) and consumer.is_subscribed and self._state is State.OPEN:
             # The broker may still make it: what comes until it is undone goes back.
             self._stop_handing_over(consumer)
         else:
-            self._consumers.pop(consumer.consumer_tag, None)
+            self._forget(consumer)
         assert failure.value is not None
         for delivery in consumer.end(failure.value):
             self._requeue(delivery)
@@ -174,10 +175,12 @@ class Consuming(ChannelCore):
             return target.when_ended().addCallback(lambda reason: None)
         if self._state is not State.OPEN:
             return fail(self._wrong_state())
-        self._stop_handing_over(target)
+        target.is_cancelling = True
+        # Not before basic.cancel has left: what is given back would come again, and again.
         cancelled = self._call(
             basic.Cancel(consumer_tag=target.consumer_tag),
             lambda reply, abandoned: self._consumer_ended(target, "client"),
+            lambda: self._stop_handing_over(target),
         )
 
         def try_again_later(failure: Failure) -> Failure:
@@ -195,10 +198,15 @@ class Consuming(ChannelCore):
             self._answer(basic.CancelOk(consumer_tag=cancel.consumer_tag))
 
     def _consumer_ended(self, consumer: Consumer, initiator: str) -> None:
-        self._consumers.pop(consumer.consumer_tag, None)
+        self._forget(consumer)
         reason = ConsumerCancelled(consumer.consumer_tag, initiator, consumer.queue_name)
         for delivery in consumer.end(reason):
             self._requeue(delivery)
+
+    def _forget(self, consumer: Consumer) -> None:
+        # Its tag may have been given to another one, when the broker's cancel has crossed ours.
+        if self._consumers.get(consumer.consumer_tag) is consumer:
+            del self._consumers[consumer.consumer_tag]
 
     def _requeue(self, delivery: Delivery) -> None:
         """Give back what nobody will handle."""
