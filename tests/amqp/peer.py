@@ -373,3 +373,18 @@ class PeerTestCase(SynchronousTestCase):
     def unhandled(self, kind: type[BaseException]) -> list[BaseException]:
         """The errors of this kind that were logged, which are then forgiven."""
         return [failure.value for failure in self.flushLoggedErrors(kind)]
+
+
+class PublishTestCase(PeerTestCase):
+    def channel(self, *, confirm: bool = False, **options: Any) -> tuple[Peer, Channel]:
+        peer = self.opened(**options)
+        return peer, peer.confirm_channel() if confirm else peer.channel()
+
+    def sent(self, peer: Peer) -> tuple[Any, Any, bytes]:
+        """The one publish written since the last look."""
+        (_, method), (_, head), *pieces = peer.read()
+        assert isinstance(method, Basic.Publish)
+        assert isinstance(head, header.ContentHeader)
+        octets = b"".join(piece.value for _, piece in pieces if isinstance(piece, body.ContentBody))
+        self.assertEqual(head.body_size, len(octets))
+        return method, head.properties, octets

@@ -1,49 +1,25 @@
-"""basic.publish: what leaves, the one outcome of each publish, and publishes that have to wait."""
+"""basic.publish: what leaves, confirm mode, and the one outcome of each publish."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pamqp import body, commands, header
+from pamqp import body, commands
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import globalLogPublisher
-from twisted.python.failure import Failure
 
-from tests.amqp.peer import Peer, PeerTestCase, ignore, outcomes
-from txmsg.amqp.channel import Channel
-from txmsg.amqp.delivery import ReturnedMessage
+from tests.amqp.peer import PublishTestCase, ignore, outcomes
 from txmsg.errors import (
-    ChannelClosed,
     ConnectionForced,
-    ConnectionLost,
     EncodeError,
     NotFound,
-    NotSent,
-    Overloaded,
     PublishNacked,
-    PublishReturned,
     PublishTimeout,
     PublishUnconfirmed,
     RemoteProtocolError,
 )
-from txmsg.wire.properties import BasicProperties, UndecodableProperties
+from txmsg.wire.properties import BasicProperties
 
 Basic, Connection = commands.Basic, commands.Connection
-
-
-class PublishTestCase(PeerTestCase):
-    def channel(self, *, confirm: bool = False, **options: Any) -> tuple[Peer, Channel]:
-        peer = self.opened(**options)
-        return peer, peer.confirm_channel() if confirm else peer.channel()
-
-    def sent(self, peer: Peer) -> tuple[Any, Any, bytes]:
-        """The one publish written since the last look."""
-        (_, method), (_, head), *pieces = peer.read()
-        assert isinstance(method, Basic.Publish)
-        assert isinstance(head, header.ContentHeader)
-        octets = b"".join(piece.value for _, piece in pieces if isinstance(piece, body.ContentBody))
-        self.assertEqual(head.body_size, len(octets))
-        return method, head.properties, octets
 
 
 class FramesTests(PublishTestCase):
@@ -135,6 +111,8 @@ class FramesTests(PublishTestCase):
             ("", "q", {"a": 1}),
             ("", "q", "lone surrogate \ud800"),
             ("", "q", b"", {"content_type": "text/plain"}),
+            ("", "q", b"", "text/plain"),
+            ("", "q", b"", b"\x80\x00"),
             ("", "q", b"", BasicProperties(headers={"x": object()})),
             ("", "q", b"", BasicProperties(message_id="x" * 256)),
             ("", "q", b"", BasicProperties(headers={"x": "y" * 200_000})),
@@ -324,256 +302,3 @@ class OutcomeTests(PublishTestCase):
         for n in range(300):
             peer.send(Basic.Ack((n + 1) * 10, True))
         self.assertEqual(confirmed, list(range(1, 3001)))
-
-
-class ReturnTests(PublishTestCase):
-    def publish(self, peer: Peer, channel: Channel, octets: bytes = b"", **properties: Any) -> tuple[Any, Any]:
-        """A mandatory publish, and its properties on the wire."""
-        given = BasicProperties(**properties) if properties else None
-        published = channel.basic_publish("x", "key", octets, given, mandatory=True)
-        return published, self.sent(peer)[1]
-
-    def test_unroutable(self) -> None:
-        """N-07, R1, N-13: return, then ack: PublishReturned with what came back."""
-        peer, channel = self.channel(confirm=True)
-        publish, properties = self.publish(peer, channel, b"body", content_type="text/plain")
-        peer.return_(b"body", properties)
-        self.assertNoResult(publish)
-        peer.send(Basic.Ack(1))
-        error = self.failed(publish, PublishReturned)
-        self.assertEqual((error.reply_code, error.reply_text), (312, "NO_ROUTE"))
-        self.assertEqual((error.exchange, error.routing_key), ("x", "key"))
-        self.assertEqual((error.returned.body, error.returned.properties.content_type), (b"body", "text/plain"))
-
-    def test_a_hundred_in_turn(self) -> None:
-        """R5, 24.4, N-09: routable and unroutable alternate with equal bodies; the broker acks with `multiple`."""
-        peer, channel = self.channel(confirm=True)
-        made = [self.publish(peer, channel, b"same") for _ in range(100)]
-        for _, properties in made[1::2]:
-            peer.return_(b"same", properties)
-        peer.send(Basic.Ack(100, True))
-        for n, outcome in enumerate(outcomes([publish for publish, _ in made])):
-            self.assertEqual(isinstance(outcome, PublishReturned), n % 2 == 1, n)
-
-    def test_message_ids(self) -> None:
-        """R5, R7: the application's id stays; without one a unique one is given, for mandatory messages only."""
-        peer, channel = self.channel(confirm=True)
-        publish, properties = self.publish(peer, channel, message_id="mine")
-        self.assertEqual(properties.message_id, "mine")
-        generated = [self.publish(peer, channel)[1].message_id for _ in range(3)]
-        self.assertEqual(len({*generated, None}), 4)
-        peer.return_(b"", commands.Basic.Properties(message_id="mine"))
-        peer.send(Basic.Ack(4, True))
-        self.failed(publish, PublishReturned)
-        ignore(channel.basic_publish("", "q", b""))
-        self.assertIsNone(self.sent(peer)[1].message_id)
-        peer.send(Basic.Ack(5))
-
-    def test_return_callbacks(self) -> None:
-        """K-13, N-12, W-35: called with one ReturnedMessage, before the publish fails; errors in them go no further."""
-        peer, channel = self.channel(confirm=True)
-        heard: list[Any] = []
-
-        def fail(message: ReturnedMessage) -> None:
-            raise ValueError("in the callback")
-
-        channel.add_return_callback(fail)
-        channel.add_return_callback(heard.append)
-        publish, properties = self.publish(peer, channel)
-        publish.addErrback(heard.append)
-        peer.send(*peer.content(Basic.Return(313, "NO_CONSUMERS", "x", "key"), b"", properties), Basic.Ack(1))
-        message, failure = heard
-        self.assertIsInstance(message, ReturnedMessage)
-        self.assertEqual((message.reply_code, message.body), (313, b""), "an empty body comes back too")
-        self.assertIs(failure.value.returned, message)
-        self.assertEqual(len(self.unhandled(ValueError)), 1)
-        channel.remove_return_callback(heard.append)
-        self.assertRaises(ValueError, channel.remove_return_callback, heard.append)
-
-    def test_without_confirm_mode(self) -> None:
-        """N-11: only the callbacks hear of it; the publish has succeeded."""
-        peer, channel = self.channel()
-        heard: list[ReturnedMessage] = []
-        channel.add_return_callback(heard.append)
-        publish, properties = self.publish(peer, channel, b"body")
-        self.assertIsNone(self.result(publish))
-        peer.return_(b"body", properties)
-        self.assertEqual([message.body for message in heard], [b"body"])
-
-    def test_a_return_nobody_asked_for(self) -> None:
-        """N-20: is logged, with the broker's text made harmless, and not with the body (C3.3)."""
-        events: list[Any] = []
-        observer: Any = events.append
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-        peer, channel = self.channel()
-        peer.send(*peer.content(Basic.Return(312, "NO\nROUTE", "x", "k"), b"canary"))
-        (event,) = [e for e in events if e["log_namespace"].startswith("txmsg.amqp.channel")]
-        self.assertEqual((event["code"], event["text"]), (312, "NO\\nROUTE"))
-        self.assertNotIn("canary", str(event))
-        self.assertTrue(channel.is_open)
-
-    def test_properties_that_cannot_be_read(self) -> None:
-        """R20: the return is told of, with the raw octets; the channel goes on."""
-        peer, channel = self.channel()
-        heard: list[ReturnedMessage] = []
-        channel.add_return_callback(heard.append)
-        octets = peer.encode(Basic.Return(312, "NO_ROUTE", "x", "k"))
-        head = b"\x00\x3c\x00\x00" + (4).to_bytes(8, "big") + b"\x80\x00\xff"
-        octets += b"\x02\x00\x01" + len(head).to_bytes(4, "big") + head + b"\xce"
-        peer.send_raw(octets + peer.encode(body.ContentBody(b"body")))
-        (message,) = heard
-        self.assertIsInstance(message.properties, UndecodableProperties)
-        self.assertEqual(message.body, b"body")
-        self.assertTrue(channel.is_open)
-
-
-class HeldTests(PublishTestCase):
-    """R6, R16, I-06: publishes wait while the broker blocks the connection or stops the channel's flow."""
-
-    def blocked(self, *, confirm: bool = False, **options: Any) -> tuple[Peer, Channel]:
-        peer, channel = self.channel(confirm=confirm, **options)
-        peer.send(Connection.Blocked("low on memory"))
-        return peer, channel
-
-    def test_they_leave_in_order_when_it_is_over(self) -> None:
-        """R4: across two channels each keeps its order; what is published meanwhile goes behind."""
-        peer, first = self.channel()
-        second = peer.channel()
-        peer.send(Connection.Blocked("low on memory"))
-        made = [channel.basic_publish("", "q", b"%d" % n) for n in range(3) for channel in (first, second)]
-        made[0].addCallback(lambda result: ignore(first.basic_publish("", "q", b"meanwhile")))
-        self.assertEqual(peer.read(), [])
-        self.assertEqual(outcomes(made), [None] * 6)
-        self.assertEqual(repr(first), "<Channel 1 open, 0 calls waiting, 0 unsettled, 3 held>")
-        peer.send(Connection.Unblocked())
-        self.assertEqual(peer.published(), [b"0", b"1", b"2", b"meanwhile", b"0", b"1", b"2"])
-        for publish in made:
-            self.assertIsNone(self.result(publish))
-        self.assertEqual(peer.protocol.outbox.messages, 0)
-
-    def test_numbers_are_given_when_they_are_written(self) -> None:
-        """R8, N-01: a publish that was cancelled while held has none; the others are confirmed right."""
-        peer, channel = self.blocked(confirm=True)
-        made = [channel.basic_publish("", "q", b"%d" % n, mandatory=n == 2) for n in range(3)]
-        made[0].cancel()
-        self.failed(made[0], CancelledError)
-        peer.send(Connection.Unblocked())
-        self.assertEqual(peer.published(), [b"1", b"2"])
-        peer.send(Basic.Ack(2))
-        self.assertEqual(self.result(made[2]), 2)
-        peer.send(Basic.Ack(1))
-        self.assertEqual(self.result(made[1]), 1)
-
-    def test_the_bound(self) -> None:
-        """R6: Overloaded at once; there is room again when others end."""
-        peer, channel = self.blocked(outbox_max_messages=2)
-        first, second = (channel.basic_publish("", "q", b"") for _ in range(2))
-        error = self.failed(channel.basic_publish("", "q", b""), Overloaded)
-        self.assertIn("low on memory", str(error))
-        peer.send(Connection.Unblocked())
-        self.assertEqual(len(peer.published()), 2)
-        self.assertEqual([self.result(first), self.result(second)], [None, None])
-        peer.send(Connection.Blocked("again"))
-        ignore(channel.basic_publish("", "q", b""))
-        self.assertEqual(peer.protocol.outbox.messages, 1)
-
-    def test_the_bound_in_bytes(self) -> None:
-        """R6: what counts is what would be written, frames included."""
-        _, channel = self.blocked(outbox_max_bytes=10_000)
-        held = channel.basic_publish("", "q", bytes(9_000))
-        self.failed(channel.basic_publish("", "q", bytes(1_000)), Overloaded)
-        self.assertNoResult(held)
-        ignore(held)
-
-    def test_the_deadline(self) -> None:
-        """R2: NotSent within confirm_timeout (or operation_timeout, without confirms) plus a second."""
-        for confirm, limits in (
-            (True, {"confirm_timeout": 5.0, "operation_timeout": 50.0}),
-            (False, {"confirm_timeout": 50.0, "operation_timeout": 5.0}),
-        ):
-            peer, channel = self.blocked(confirm=confirm, **limits)
-            peer.clock.advance(0.3)
-            publish = channel.basic_publish("", "q", b"")
-            peer.clock.pump([0.1] * 49)
-            self.assertNoResult(publish)
-            peer.clock.pump([0.1] * 12)
-            self.assertIn("low on memory", str(self.failed(publish, NotSent)))
-            peer.send(Connection.Unblocked())
-            self.assertEqual(peer.published(), [])
-
-    def test_the_end(self) -> None:
-        """R2: no byte has left: NotSent, whoever ends it; those that were written fail first, in their order (R4)."""
-        for end in (
-            lambda peer: peer.lose(),
-            lambda peer: peer.send(Connection.Close(320, "bye", 0, 0)),
-            lambda peer: peer.send(commands.Channel.Close(406, "x", 0, 0)),
-        ):
-            peer, channel = self.channel(confirm=True)
-            order: list[str] = []
-
-            def note(failure: Failure, o: list[str] = order) -> None:
-                o.append(type(failure.value).__name__)
-
-            written = channel.basic_publish("", "q", b"written")
-            peer.read()
-            peer.send(Connection.Blocked("low on memory"))
-            held = channel.basic_publish("", "q", b"held")
-            held.addErrback(note)
-            written.addErrback(note)
-            end(peer)
-            self.assertEqual(len(order), 2)
-            self.assertEqual(order[1], "NotSent")
-            self.assertEqual(peer.protocol.outbox.messages, 0)
-
-    def test_flow(self) -> None:
-        """I-09, I-08: channel.flow is answered; this channel's publishes wait, in order, others do not."""
-        peer, channel = self.channel()
-        other = peer.channel()
-        peer.read()
-        peer.send(commands.Channel.Flow(False))
-        self.assertIs(peer.only(commands.Channel.FlowOk).active, False)
-        self.assertFalse(channel.flow_active)
-        held = [channel.basic_publish("", "q", b"%d" % n) for n in range(2)]
-        ignore(other.basic_publish("", "q", b"other"))
-        self.assertEqual(peer.published(), [b"other"])
-        peer.send(commands.Channel.Flow(True))
-        self.assertEqual(peer.names(), ["Channel.FlowOk", "Basic.Publish", "Basic.Publish"])
-        self.assertTrue(channel.flow_active)
-        self.assertEqual([self.result(publish) for publish in held], [None, None])
-        ignore(channel.basic_publish("", "q", b"2"))
-        self.assertEqual(peer.published(), [b"2"])
-
-    def test_flow_and_blocked(self) -> None:
-        """Both must be over."""
-        peer, channel = self.channel()
-        peer.send(commands.Channel.Flow(False), Connection.Blocked("low on memory"))
-        peer.read()
-        ignore(channel.basic_publish("", "q", b"held"))
-        peer.send(Connection.Unblocked())
-        self.assertEqual(peer.published(), [])
-        peer.send(Connection.Blocked("low on memory"), commands.Channel.Flow(True))
-        self.assertEqual(peer.names(), ["Channel.FlowOk"])
-        peer.send(Connection.Unblocked())
-        self.assertEqual(peer.published(), [b"held"])
-
-
-class EndedInTheSameChunkTests(PublishTestCase):
-    """The broker's close came in the same bytes as what is being handled: the wire has ended before we know."""
-
-    def test_publishing_in_a_callback(self) -> None:
-        """R2, R21: nothing follows the close; the publish fails as not sent, with the reason that is on its way."""
-        for close in (commands.Channel.Close(404, "gone", 0, 0), Connection.Close(320, "gone", 0, 0)):
-            for confirm in (False, True):
-                peer, channel = self.channel(confirm=confirm)
-                made: list[Deferred[Any]] = []
-
-                def callback(delivery: Any, c: Channel = channel, m: list[Deferred[Any]] = made) -> None:
-                    m.append(c.basic_publish("", "q", delivery.body))
-
-                consumer = peer.consumer(channel, callback)
-                peer.read()
-                peer.send_raw(peer.encode(*peer.delivery(b"m", consumer.consumer_tag, 1)) + peer.encode(close))
-                self.assertNotIn("Basic.Publish", peer.names())
-                error = self.failed(made[0], NotSent, ChannelClosed, ConnectionLost)
-                self.assertIs(error.cause if isinstance(error, NotSent) else error, channel.close_reason)
