@@ -248,11 +248,12 @@ def test_content_and_no_content_are_not_mixed_up() -> None:
 # -- closing ----------------------------------------------------------------------------------------------
 
 
-def test_what_was_on_its_way_is_discarded_until_close_ok() -> None:
+@pytest.mark.parametrize(("size", "missing"), [(5000, 2000), (5000, 20), (100, 20), (100, 1), (100, 108), (100, 120)])
+def test_what_was_on_its_way_is_discarded_until_close_ok(size: int, missing: int) -> None:
     """R17, F31: deliveries after our channel.close, whole, cut and begun before it, are dropped unread."""
-    pair = ConnectionPair((1, 2))
-    late = content(deliver(1), 1, b"x" * 5000)
-    begun, rest = late[:3000], late[3000:]
+    pair = ConnectionPair((1, 2), frame_max=4096)
+    late = content(deliver(1), 1, b"x" * size)
+    begun, rest = late[:-missing], late[-missing:]
     assert pair.client.receive(begun) == []
     close = pair.client.send_method(1, channel.Close(200))
     after = rest + content(deliver(1), 1, b"late") + method_octets(1, 60, 31, b"\x02ct") + header_frame(1, 9)
@@ -307,12 +308,13 @@ def test_the_peers_connection_close_can_cross_ours() -> None:
 def test_nothing_is_sent_for_a_channel_while_the_peer_closes() -> None:
     """pika.md section 24 item 6: settling after the server's channel.close would be a second error."""
     pair = ConnectionPair()
-    pair.client.encode_ack(1, 1)
-    pair.client.encode_publish(1, "", "q", False, NO_PROPERTIES, b"")
+    for _ in range(3):
+        pair.client.encode_ack(1, 1)
+        pair.client.encode_publish(1, "", "q", False, NO_PROPERTIES, b"x")
     pair.say(S, 1, channel.Close(406))
     for call in (
         lambda: pair.client.encode_ack(1, 1),
-        lambda: pair.client.encode_publish(1, "", "q", False, NO_PROPERTIES, b""),
+        lambda: pair.client.encode_publish(1, "", "q", False, NO_PROPERTIES, b"x"),
         lambda: pair.client.send_method(1, queue.Declare()),
     ):
         with pytest.raises(LocalProtocolError, match="the server has sent close"):

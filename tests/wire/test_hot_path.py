@@ -161,6 +161,21 @@ def test_every_octet_of_a_known_message_counts(place: int, body: bytes) -> None:
         assert normal(warm.receive(changed + known)) == normal(plainly(open_client((1, 2))).receive(changed + known))
 
 
+@pytest.mark.parametrize("method_id", [80, 120])
+@pytest.mark.parametrize("place", range(len(acknowledgement(1, 80, 1, 0))))
+def test_every_octet_of_a_known_acknowledgement_counts(place: int, method_id: int) -> None:
+    """R18: the same for acks and nacks: publisher confirms."""
+    known = acknowledgement(1, method_id, 1, 0)
+    for value in (0, 1, 3, known[place] ^ 1, known[place] ^ 0x80, 0xCE, 0xFF):
+        changed = known[:place] + bytes((value,)) + known[place + 1 :]
+        for warm_up in (b"", known + known):
+            warm = open_client((1, 2))
+            warm.receive(warm_up)
+            assert normal(warm.receive(changed + known)) == normal(
+                plainly(open_client((1, 2))).receive(changed + known)
+            )
+
+
 def test_the_channel_of_each_frame_counts() -> None:
     """F33: known properties must not hide that the body came on another channel."""
     known = content(deliver(1), 1, b"abc", SMALL) + content(deliver(2), 2, b"abc", SMALL)
