@@ -26,7 +26,7 @@ from txmsg.wire.methods import channel, tx
 from txmsg.wire.methods import exchange as exchange_methods
 from txmsg.wire.methods import queue as queue_methods
 
-__all__ = ["Arguments", "SynchronousMethods"]
+__all__ = ["Arguments", "SynchronousMethods", "table"]
 
 #: The arguments table of a declaration or binding; see docs/values.md for what it may hold.
 Arguments = Mapping[str, Any] | None
