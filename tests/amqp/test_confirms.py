@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,6 +30,14 @@ def returned(message_id: str | None = None, body: bytes = b"", exchange: str = "
     return ReturnedMessage(312, "NO_ROUTE", exchange, key, BasicProperties(message_id=message_id), body)
 
 
+def publish_on(ledger: ConfirmLedger, count: int) -> list[Publish]:
+    made: list[Publish] = []
+    for _ in range(count):
+        made.append(Deferred())
+        ledger.published(made[-1])
+    return made
+
+
 class LedgerTestCase(SynchronousTestCase):
     timeout_of_publishes: float | None = None
 
@@ -37,11 +46,7 @@ class LedgerTestCase(SynchronousTestCase):
         self.ledger = ConfirmLedger(self.clock, self.timeout_of_publishes)
 
     def publish(self, count: int = 1) -> list[Publish]:
-        made: list[Publish] = []
-        for _ in range(count):
-            made.append(Deferred())
-            self.ledger.published(made[-1])
-        return made
+        return publish_on(self.ledger, count)
 
     def publish_mandatory(self, message_id: str, body: bytes | None = None, key: str = "k") -> Publish:
         publish: Publish = Deferred()
@@ -88,6 +93,24 @@ class AnswerTests(LedgerTestCase):
         self.ledger.acked(0, True)
         self.ledger.acked(0, True)
         self.assertEqual(outcomes(publishes), [1, 2, 3])
+
+    def test_many_in_flight(self) -> None:
+        """R32: what one answer costs does not grow with the number of publishes in flight, nor with their history."""
+        count = 20_000
+        acked, nacked = self.ledger, ConfirmLedger(self.clock, None)
+        for publish in [*self.publish(count), *publish_on(nacked, count)]:
+            publish.addErrback(lambda failure: None)
+        began = time.process_time()
+        for tag in range(1, count + 1):
+            acked.acked(tag, True)
+            nacked.nacked(tag, True)
+        self.assertLess(time.process_time() - began, 2.0)
+        self.assertEqual((len(acked), len(nacked)), (0, 0))
+
+        acked.last_tag = 1 << 40  # after years of single answers
+        publishes = self.publish(3)
+        acked.acked(acked.last_tag - 1, True)
+        self.assertEqual([type(outcome) for outcome in outcomes(publishes)], [int, int, type(None)])
 
     def test_nack(self) -> None:
         """N-06: PublishNacked, for one or for several."""

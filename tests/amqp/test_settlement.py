@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -194,6 +195,31 @@ class MultipleTests(SynchronousTestCase):
         ledger.settle_up_to(2)
         self.assertRaises(AlreadySettled, ledger.settle_up_to, 2)
         self.assertEqual(list(ledger.open), [3])
+
+    def test_many_open_deliveries(self) -> None:
+        """R24: with no prefetch limit, what one settlement costs does not grow with the number of open deliveries."""
+        count = 40_000
+        one_by_one, in_pairs = with_deliveries(count), with_deliveries(count)
+        began = time.process_time()
+        for tag in range(1, count, 2):
+            one_by_one.settle_up_to(tag)
+            one_by_one.settle_up_to(tag + 1)
+            in_pairs.ack(tag)
+            in_pairs.ack(tag + 1)
+            self.assertEqual(written(in_pairs), [(tag + 1, True)])
+        self.assertLess(time.process_time() - began, 2.0)
+        self.assertEqual((len(one_by_one), len(in_pairs)), (0, 0))
+
+    def test_numbers_far_apart(self) -> None:
+        """R18: a broker that counts strangely does not make us count along."""
+        ledger = SettlementLedger()
+        for tag in (1, 2, 1 << 40, (1 << 40) + 1, 1 << 62, (1 << 62) + 1):
+            ledger.delivered(tag)
+        for tag in (1, 2, 1 << 40):
+            ledger.ack(tag)
+        self.assertEqual(written(ledger), [(1 << 40, True)])
+        self.assertEqual(ledger.settle_up_to(1 << 62), [(1 << 40) + 1, 1 << 62])
+        self.assertEqual(ledger.settle_up_to(0), [(1 << 62) + 1])
 
 
 class RecoverTests(SynchronousTestCase):

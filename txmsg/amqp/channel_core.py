@@ -105,7 +105,8 @@ class ChannelCore:
     def _wrong_state(self) -> BaseException:
         reason = self._reason or self._closing
         if reason is not None:
-            return reason
+            # Many fail with it, and each that raises it makes its traceback longer.
+            return reason.with_traceback(None)
         return ChannelWrongState(f"channel {self.channel_number} is {self._state.value}", initiator="client")
 
     # -- calls -------------------------------------------------------------------------------------
@@ -260,6 +261,7 @@ class ChannelCore:
         return done
 
     def _send_close(self, reason: ChannelClosed) -> None:
+        self.drop_held(reason)
         if self._reason is not None:
             return
         number, send_method = self.channel_number, self._wire.send_method
@@ -350,6 +352,10 @@ class ChannelCore:
         self.closed.callback(reason)
         for waiter in waiters:
             waiter.callback(reason)
+
+    def drop_held(self, reason: BaseException) -> None:
+        """Fail the publishes that are still held."""
+        raise NotImplementedError
 
     def _end_publishing(self, reason: BaseException) -> None:
         raise NotImplementedError

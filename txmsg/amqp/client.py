@@ -34,6 +34,7 @@ from txmsg.errors import (
     ChannelNumberInUse,
     ConnectionClosed,
     ConnectionLost,
+    EncodeError,
     HandshakeTimeout,
     HeartbeatTimeout,
     IncompatibleProtocol,
@@ -194,7 +195,9 @@ class AMQPProtocol(ConnectionCore):
 
     def _ready_hook_failed(self, failure: Failure) -> None:
         assert failure.value is not None
-        self.drop(failure.value)
+        # The end of the connection, begun already, makes the hook's calls fail: that has its own reason and manners.
+        if self._state is State.OPEN:
+            self.drop(failure.value)
 
     def opening_ended(self) -> None:
         """Drop what a half-done handshake still fetches."""
@@ -358,11 +361,16 @@ class AMQPProtocol(ConnectionCore):
     def _send_close(self, result: object, enough: IDelayedCall, reply_code: int, reply_text: str) -> None:
         if enough.active():
             enough.cancel()
+        for channel in list(self.channels.values()):
+            channel.drop_held(self._closing or ConnectionClosed(reply_text, reply_code, initiator="client"))
         if self._reason is not None:
             return
         self._flush()
         try:
-            self._send(connection.Close(reply_code=reply_code, reply_text=reply_text))
+            try:
+                self._send(connection.Close(reply_code=reply_code, reply_text=reply_text))
+            except EncodeError:  # a code or text that AMQP cannot carry is no reason for a rude end
+                self._send(connection.Close(reply_code=200))
         except TxmsgError as error:
             # If the broker's own close is among the bytes being handled now, that ends it in a moment.
             if self.wire.state is ConnectionState.OPEN:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -132,17 +132,13 @@ class ConfirmLedger:
             raise self._unknown(tag)
         pending = self.pending
         if multiple:
-            # By counting up from the lowest open number: callbacks may publish meanwhile, which adds behind.
-            last = tag or self.last_tag
-            for number in range(self._lowest, last + 1):
+            for number in self._pending_up_to(tag or self.last_tag):
                 deferred = pending.pop(number, None)
                 if deferred is not None:
                     if self._awaiting_return:
                         self._finish_mandatory(number, deferred)
                     else:
                         deferred.callback(number)
-            if last >= self._lowest:
-                self._lowest = last + 1
         else:
             deferred = pending.pop(tag, None)
             if deferred is not None:  # else it was answered before: the broker's fault, and harmless
@@ -157,11 +153,7 @@ class ConfirmLedger:
         """basic.nack: fail with PublishNacked."""
         if tag > self.last_tag or (not tag and not multiple):
             raise self._unknown(tag)
-        if multiple:
-            tags = [t for t in self.pending if not tag or t <= tag]
-        else:
-            tags = [tag] if tag in self.pending else []
-        for t in tags:
+        for t in self._pending_up_to(tag or self.last_tag) if multiple else (tag,):
             deferred = self.pending.pop(t, None)
             if deferred is not None:
                 self._forget_mandatory(t)
@@ -181,6 +173,17 @@ class ConfirmLedger:
                 self._returned[tag] = message
                 return True
         return False
+
+    def _pending_up_to(self, last: int) -> Iterable[int]:
+        """The pending numbers up to `last`, all of which are answered now, and perhaps some that are not pending.
+
+        By counting up from the lowest: callbacks may publish meanwhile, which adds behind, and the front of
+        a dict is slow to find where much has been taken away.  Except after very many single answers.
+        """
+        first, self._lowest = self._lowest, max(self._lowest, last + 1)
+        if last - first > 2 * len(self.pending):
+            return [number for number in self.pending if number <= last]
+        return range(first, last + 1)
 
     def _unknown(self, tag: int) -> RemoteProtocolError:
         """A number that was never given: both sides count differently, every later answer would go astray."""

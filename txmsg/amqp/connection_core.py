@@ -125,7 +125,8 @@ class ConnectionCore(WireProtocol):
 
     def _wrong_state(self) -> BaseException:
         if self._reason is not None:
-            return self._reason
+            # Many fail with it, and each that raises it makes its traceback longer.
+            return self._reason.with_traceback(None)
         return ConnectionWrongState(f"the connection is {self._state.value}", initiator="client")
 
     def _stop_timer(self) -> None:
@@ -198,7 +199,7 @@ class ConnectionCore(WireProtocol):
         if not self.ready.called:
             self.ready.errback(Failure(reason))
         for waiter in ready_waiters:
-            waiter.errback(Failure(reason))
+            waiter.errback(Failure(reason.with_traceback(None)))
 
     def _gone(self) -> None:
         if self._state is State.CLOSED:

@@ -134,4 +134,5 @@ class PendingReplies:
         """Fail every waiting call, oldest first.  The list is detached first: callbacks may make new calls."""
         calls, self._calls = self._calls, deque()
         for call in calls:
-            call.fail(reason)
+            # Without the traceback that it has from where the call before has raised it: that would grow.
+            call.fail(reason.with_traceback(None))

@@ -91,6 +91,8 @@ class Publishing(ChannelCore):
                 body = _to_bytes(body)
             if properties is None:
                 properties = NO_PROPERTIES
+            elif not isinstance(properties, BasicProperties):
+                raise TypeError  # the codec would take bytes as properties encoded already
             if mandatory and confirms is not None:
                 message, encoded = _identify(confirms, exchange, routing_key, properties, body)
                 frames = self._encode_publish(self.channel_number, exchange, routing_key, True, encoded, body)
@@ -233,19 +235,23 @@ class Publishing(ChannelCore):
 
     # -- the end -----------------------------------------------------------------------------------
 
+    def drop_held(self, reason: BaseException) -> None:
+        """Fail with NotSent what is still held: a close is about to leave, and nothing may follow that."""
+        self._held.close(reason)
+        self.connection.outbox.holding.pop(self, None)
+
     def _end_publishing(self, reason: BaseException) -> None:
         by_broker = isinstance(reason, (ChannelClosed, ConnectionClosed)) and reason.initiator == "server"
 
         def make_error(tag: int) -> BaseException:
             if by_broker:
-                return reason
+                return reason.with_traceback(None)  # as in `PendingReplies.fail_all`
             return PublishUnconfirmed(f"publish {tag} was written, but not confirmed before the end", reason)
 
         # First what was written, then what waited behind it: who publishes again keeps the order.
         if self._confirms is not None:
             self._confirms.close(make_error)
-        self._held.close(reason)
-        self.connection.outbox.holding.pop(self, None)
+        self.drop_held(reason)
         waiters, self._published_waiters = self._published_waiters, []
         for waiter in waiters:
             waiter.callback(None)

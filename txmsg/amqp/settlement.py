@@ -24,7 +24,7 @@ EncodeAck = Callable[[int, bool], bytes]
 class SettlementLedger:
     """The open delivery tags of one channel, in ascending order."""
 
-    __slots__ = ("_acked", "_closed", "_last", "_recovering", "_stale_up_to", "_transaction", "open")
+    __slots__ = ("_acked", "_closed", "_last", "_lowest", "_recovering", "_stale_up_to", "_transaction", "open")
 
     def __init__(self) -> None:
         #: Open tags.  A dict keeps the order of delivery, which is ascending.  The value is the tag once more:
@@ -33,6 +33,8 @@ class SettlementLedger:
         self._acked: list[int] = []
         self._closed: BaseException | None = None
         self._last = 0
+        #: No tag below this one is open.
+        self._lowest = 1
         self._stale_up_to = 0
         #: basic.recover-oks that are still to come.
         self._recovering = 0
@@ -81,7 +83,7 @@ class SettlementLedger:
         """
         if not isinstance(delivery_tag, int):
             raise self._refusal(delivery_tag)
-        tags = [tag for tag in self.open if tag <= delivery_tag] if delivery_tag else list(self.open)
+        tags = self._open_up_to(delivery_tag) if delivery_tag and self.open else list(self.open)
         if not tags:
             raise self._refusal(delivery_tag)
         for tag in tags:
@@ -89,6 +91,27 @@ class SettlementLedger:
         if self._transaction is not None:
             self._transaction.extend(tags)
         return tags
+
+    def _open_up_to(self, delivery_tag: int) -> list[int]:
+        lowest, is_open = self._lowest_open(), self.open
+        if delivery_tag - lowest < len(is_open):
+            return [tag for tag in range(lowest, delivery_tag + 1) if tag in is_open]
+        return [tag for tag in is_open if tag <= delivery_tag]
+
+    def _lowest_open(self) -> int:
+        """The lowest open tag; there is one.
+
+        Looked for from where it was the last time: the front of a dict is slow to find where much has been
+        taken away from it.
+        """
+        is_open = self.open
+        for tag in range(self._lowest, self._lowest + len(is_open) + 1):
+            if tag in is_open:
+                break
+        else:
+            tag = next(iter(is_open))
+        self._lowest = tag
+        return tag
 
     def _refusal(self, delivery_tag: int) -> TxmsgError:
         if not isinstance(delivery_tag, int):
@@ -114,7 +137,7 @@ class SettlementLedger:
             return encode(acked[0], False)
         if not self.open:
             return encode(max(acked), True)
-        lowest_open = next(iter(self.open))
+        lowest_open = self._lowest_open()
         covered = [tag for tag in acked if tag < lowest_open]
         frames = [encode(tag, False) for tag in acked if tag > lowest_open]
         if covered:
@@ -151,6 +174,7 @@ class SettlementLedger:
         if self._transaction:
             tags, self._transaction = self._transaction, []
             self.open = {tag: tag for tag in sorted([*self.open, *tags])}
+            self._lowest = next(iter(self.open))
 
     def close(self, reason: BaseException) -> None:
         """The channel can settle nothing any more; the first reason stays."""
