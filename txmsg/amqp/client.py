@@ -38,6 +38,7 @@ from txmsg.errors import (
     HandshakeTimeout,
     HeartbeatTimeout,
     IncompatibleProtocol,
+    LocalProtocolError,
     RemoteProtocolError,
     TLSFailed,
     TxmsgError,
@@ -151,7 +152,7 @@ class AMQPProtocol(ConnectionCore):
             host=host_of_peer(peer, self.parameters.host),
             is_tls=self._is_tls,
             has_client_certificate=self._is_tls and has_client_certificate(self.transport),
-            send=self._send,
+            send=self._send_opening,
             tuned=self._tuned,
             done=self._opened,
             failed=self._handshake_failed,
@@ -168,6 +169,14 @@ class AMQPProtocol(ConnectionCore):
 
     def _send(self, method: Method) -> None:
         self.write(self.wire.send_method(0, method))
+
+    def _send_opening(self, method: Method) -> None:
+        """For the handshake.  If the broker's close is among the bytes being handled now, that ends it in a moment."""
+        try:
+            self._send(method)
+        except LocalProtocolError:
+            if self.wire.state is not ConnectionState.SERVER_CLOSING:
+                raise
 
     def _tuned(self, negotiated: Negotiated) -> None:
         self.negotiated = negotiated
@@ -326,6 +335,8 @@ class AMQPProtocol(ConnectionCore):
         try:
             frame = self.wire.send_method(0, method)
         except TxmsgError as error:
+            if self.wire.state is not ConnectionState.OPEN:
+                return self._pending.add(method).deferred  # not written; it fails with the reason, in a moment
             return fail(error)
         call = self._pending.add(method)
         call.written = True
