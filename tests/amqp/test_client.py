@@ -216,6 +216,18 @@ class NoticeTests(PeerTestCase):
         peer.send_raw(b"\xff" * 64)
 
 
+class LossTests(PeerTestCase):
+    def test_a_loss_in_the_middle_of_a_frame_says_so(self) -> None:
+        """F5, J-19: an end inside a frame is a loss and no broken protocol; the text tells where it was."""
+        peer = self.opened()
+        closed = peer.protocol.when_closed()
+        peer.send_raw(b"\x01\x00\x01\x00")
+        peer.lose()
+        reason = self.result(closed)
+        self.assertIsInstance(reason, ConnectionLost)
+        self.assertIn("inside a frame, after 4 octets of it", str(reason))
+
+
 class UpdateSecretTests(PeerTestCase):
     def test_update_secret(self) -> None:
         """The new secret and the reason leave; the Deferred fires at update-secret-ok."""

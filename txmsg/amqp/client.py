@@ -416,7 +416,8 @@ class AMQPProtocol(ConnectionCore):
         if self._closing is not None:
             return self._closing
         if self._state is not State.OPENING:
-            return ConnectionLost(cause=failure.value)
+            cut = self.wire.receive_eof()  # an end in the middle of something is a loss, and worth a word
+            return ConnectionLost(f"the connection was lost {cut}".rstrip(), cause=failure.value)
         if self._is_tls and (self._handshake is None or not self._got_bytes):
             return classify_tls_failure(
                 failure, self.parameters.host, port=self.parameters.port, transport=self.transport
