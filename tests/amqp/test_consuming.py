@@ -199,6 +199,19 @@ class PrefetchTests(PeerTestCase):
         sent = peer.only(Basic.Qos)
         self.assertEqual((sent.prefetch_count, sent.prefetch_size, sent.global_), (10, 0, True))
 
+    def test_given_up_while_it_is_held(self) -> None:
+        """R24: a consumer started later relies on the limit, so it is set although nobody waits any more."""
+        peer = self.opened()
+        channel = peer.channel()
+        peer.send(Connection.Blocked("low on memory"))
+        ignore(channel.basic_publish("", "q", b""))
+        limiting = channel.basic_qos(5)
+        limiting.cancel()
+        self.failed(limiting, CancelledError)
+        ignore(channel.basic_consume("q"))
+        peer.send(Connection.Unblocked())
+        self.assertEqual(self.prefetches(peer), [5])
+
 
 class CancelTests(PeerTestCase):
     def test_cancelling(self) -> None:
@@ -226,6 +239,39 @@ class CancelTests(PeerTestCase):
             self.assertIsNone(self.result(channel.basic_cancel(what)))
         self.assertIsNone(self.result(consumer.cancel()))
         self.assertEqual(peer.read(), [])
+
+    def test_before_consume_ok(self) -> None:
+        """24.8, O-01: RabbitMQ falls over a basic.cancel that overtakes its consume-ok, so ours waits for that."""
+        peer = self.opened()
+        channel = peer.channel()
+        consuming = channel.basic_consume("q", no_ack=True, consumer_tag="c")
+        done = [channel.basic_cancel("c"), channel.basic_cancel("c")]
+        self.assertEqual(peer.names(), ["Basic.Consume"])
+        peer.send(Basic.ConsumeOk("c"))
+        self.assertFalse(self.result(consuming).is_active)
+        self.assertEqual(peer.names(), ["Basic.Cancel"])
+        self.assertEqual(outcomes(done), [None, None])
+        peer.send(Basic.CancelOk("c"))
+        for each in done:
+            self.assertTrue(each.called)
+        self.assertEqual(channel.consumers, {})
+
+    def test_before_a_subscription_that_fails(self) -> None:
+        """R28: then there is nothing to cancel."""
+        peer = self.opened(operation_timeout=5.0)
+        channel = peer.channel()
+        consuming = channel.basic_consume("q", no_ack=True, consumer_tag="c")
+        cancelling = channel.basic_cancel("c")
+        peer.clock.advance(5)
+        self.failed(consuming, OperationTimeout)
+        self.assertIsNone(self.result(cancelling))
+
+    def test_what_is_no_tag(self) -> None:
+        """K-18: EncodeError, and nothing is raised."""
+        cancel: Any = self.opened().channel().basic_cancel
+        no_tags: list[Any] = [None, 5, [], b"c"]
+        for tag in no_tags:
+            self.failed(cancel(tag), EncodeError)
 
     def test_cancelling_twice(self) -> None:
         """K-19: while the first is on its way the second waits with it; one basic.cancel is written."""

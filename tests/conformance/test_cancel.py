@@ -34,6 +34,18 @@ class CancelCases(BrokerCase):
         self.assertEqual([d.body for d in rest], [b"%d" % n for n in range(1, 10)])
         self.assertIsNone(await channel.basic_get(name))
 
+    async def test_in_one_breath(self) -> None:
+        """24.8, R17: a subscription cancelled before the broker has confirmed it does no harm to the connection."""
+        channel = await self.channel()
+        name = await self.queue(channel, b"0", b"1")
+        for number in range(20):
+            tag = f"{name}.{number}"
+            consuming = channel.basic_consume(name, consumer_tag=tag)
+            await channel.basic_cancel(tag)
+            self.assertFalse((await consuming).is_active)
+        await self.until_depth(channel, name, 2)
+        self.assertEqual(channel.consumers, {})
+
     async def test_no_ack_stays_readable(self) -> None:
         """O-06, K-20, 24.9, U-07: what has arrived can still be read, then get() fails; nothing is sent back."""
         channel = await self.channel()

@@ -60,6 +60,7 @@ class Consumer:
         self.no_ack = no_ack
         self.is_cancelling = False
         self.is_subscribed = False
+        self.is_started = False
         self._callback = callback
         self._reason: BaseException | None = None
         self._ended_waiters: list[Deferred[BaseException]] = []

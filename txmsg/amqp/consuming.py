@@ -127,7 +127,8 @@ class Consuming(ChannelCore):
         return started
 
     def _consuming(self, consumer: Consumer, abandoned: bool) -> Consumer:
-        if abandoned and self._state is State.OPEN:
+        consumer.is_started = True
+        if (abandoned or consumer.is_cancelling) and self._state is State.OPEN:
             consumer.is_cancelling = False
             self.basic_cancel(consumer).addErrback(lambda failure: None)
         return consumer
@@ -167,6 +168,8 @@ class Consuming(ChannelCore):
             if known is not consumer:
                 known = None
         else:
+            if not isinstance(consumer, str):
+                return fail(EncodeError(f"a consumer tag is a str, not {type(consumer).__name__}"))
             known = self._consumers.get(consumer)
         if known is None:
             return succeed(None)
@@ -176,6 +179,10 @@ class Consuming(ChannelCore):
         if self._state is not State.OPEN:
             return fail(self._wrong_state())
         target.is_cancelling = True
+        if not target.is_started:
+            # RabbitMQ (3.10) falls over a basic.cancel that it gets before its own consume-ok, and ends the
+            # connection with 541: `_consuming` goes on from here.
+            return target.when_ended().addCallback(lambda reason: None)
         # Not before basic.cancel has left: what is given back would come again, and again.
         cancelled = self._call(
             basic.Cancel(consumer_tag=target.consumer_tag),
@@ -225,7 +232,7 @@ class Consuming(ChannelCore):
             the channel together.  Source: https://www.rabbitmq.com/docs/consumer-prefetch
         """
         method = basic.Qos(prefetch_size=prefetch_size, prefetch_count=prefetch_count, global_=global_qos)
-        reply = self._call(method)
+        reply = self._call(method, must_write=True)
         if not (reply.called and isinstance(reply.result, Failure)):
             self._prefetch_count = prefetch_count
         return reply
