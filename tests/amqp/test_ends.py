@@ -1,4 +1,4 @@
-"""What an end leaves behind: publishes that were held, the hook of a connection, the reason that many fail with."""
+"""What an end leaves behind: held publishes, a connection's hook and credentials, the reason that many fail with."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from pamqp import commands
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.amqp.peer import Peer, PeerTestCase
 from txmsg.amqp.client import AMQPProtocol
-from txmsg.errors import ChannelClosed, ConnectionClosed, ConnectionLost, NotFound, NotSent
+from txmsg.errors import ChannelClosed, ConnectionClosed, ConnectionLost, HandshakeTimeout, NotFound, NotSent
 
 ChannelClass, Connection = commands.Channel, commands.Connection
 
@@ -161,3 +162,21 @@ class SharedReasonTests(PeerTestCase):
         for call in calls:
             found = self.lengths(5, call)
             self.assertEqual((len(found), len(set(found))), (5, 1))
+
+
+class CredentialsTests(PeerTestCase):
+    def test_a_canceller_that_fails(self) -> None:
+        """R11, R28, C3.1: credentials that are still fetched at the end fail to stop: it ends, without their words."""
+
+        def canceller(deferred: Deferred[Any]) -> None:
+            raise ValueError("hunter2")
+
+        with capturedLogs() as events:
+            peer = self.peer(credentials=lambda: Deferred(canceller), handshake_timeout=5.0).connect()
+            peer.start()
+            peer.clock.advance(5)
+        self.failed(peer.protocol.ready, HandshakeTimeout)
+        self.assertTrue(peer.transport.disconnected)
+        logged = [formatEvent(event) for event in events]
+        self.assertTrue(any("ValueError" in line for line in logged), logged)
+        self.assertNotIn("hunter2", repr(events))

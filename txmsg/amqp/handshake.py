@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmsg import __version__
@@ -141,6 +142,8 @@ class ClientHandshake:
     is_tls, has_client_certificate, host: what the choice of a SASL mechanism depends on.
     """
 
+    _log = Logger(namespace="txmsg.amqp.handshake")
+
     def __init__(
         self,
         parameters: ConnectionParameters,
@@ -190,9 +193,12 @@ class ClientHandshake:
         """The connection is over; whatever is still being fetched is not wanted any more."""
         self._is_over = True
         fetching, self._fetching = self._fetching, None
-        if fetching is not None:
-            fetching.cancel()
         self._credentials = None
+        if fetching is not None:
+            try:
+                fetching.cancel()
+            except Exception as error:  # the application's canceller; the end goes on.  Its text may be secret.
+                self._log.error("cancelling the fetching of credentials failed ({kind})", kind=type(error).__name__)
 
     # -- the steps ---------------------------------------------------------------------------------
 
