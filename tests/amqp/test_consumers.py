@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from tests.amqp.peer import Peer, PeerTestCase, outcomes
 from txmsg.amqp.consumers import Consumer
 from txmsg.amqp.delivery import Delivery
-from txmsg.errors import ChannelClosed, ChannelWrongState, ConnectionLost, ConsumerCancelled
+from txmsg.errors import ChannelClosed, ChannelWrongState, ConnectionLost, ConsumerCancelled, OperationTimeout
 
 Basic = commands.Basic
 
@@ -283,6 +283,14 @@ class BoundedReadingTests(ConsumerTestCase):
         self.assertEqual(self.state(peer), "paused")
         self.result(consumer.get())
         self.assertEqual(self.state(peer), "producing")
+
+    def test_a_call_that_times_out_meanwhile_says_so(self) -> None:
+        """I-11: its reply waits in the socket that nobody reads."""
+        peer, consumer = self.consuming(no_ack=True, read_high_water_messages=1, operation_timeout=5)
+        peer.deliver(consumer, b"1")
+        declared = consumer.channel.queue_declare("q")
+        peer.clock.advance(5)
+        self.assertIn("reading is paused", str(self.failed(declared, OperationTimeout)))
 
     def test_a_waiting_get_stores_nothing(self) -> None:
         """What goes straight to a get does not count."""

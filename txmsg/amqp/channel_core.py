@@ -60,7 +60,10 @@ class ChannelCore:
         self._held = HeldQueue(connection.outbox)
         self._settlements = SettlementLedger()
         self._pending = PendingReplies(
-            connection.clock, connection.parameters.operation_timeout, lambda: connection.is_blocked
+            connection.clock,
+            connection.parameters.operation_timeout,
+            lambda: connection.is_blocked,
+            connection.why_no_reply,
         )
 
     # -- state -------------------------------------------------------------------------------------

@@ -75,7 +75,9 @@ class ConnectionCore(WireProtocol):
         self._timer: IDelayedCall | None = None
         self._ready_waiters: list[Deferred[Any]] = []
         self._closed_waiters: list[Deferred[BaseException]] = []
-        self._pending = PendingReplies(self.clock, parameters.operation_timeout, lambda: self.is_blocked)
+        self._pending = PendingReplies(
+            self.clock, parameters.operation_timeout, lambda: self.is_blocked, self.why_no_reply
+        )
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -152,6 +154,12 @@ class ConnectionCore(WireProtocol):
         if self.blocked.is_blocked:
             return f"the broker blocks the connection ({self.blocked.reason})"
         return "the broker reads too slowly, or has stopped the channel's flow"
+
+    def why_no_reply(self) -> str:
+        """For the text of a timeout: what on our side keeps replies from being seen."""
+        if self.is_reading_paused:
+            return "; reading is paused, because a consumer without a prefetch limit has too much waiting"
+        return ""
 
     def guarded(self, callback: Callable[..., object], *args: object) -> None:
         """Call an application's notification callback; what it raises is logged and goes no further."""

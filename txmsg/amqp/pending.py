@@ -49,12 +49,12 @@ class Call:
         self.abandoned = True
         self.stop_timer()
 
-    def timed_out(self, seconds: float, blocked: bool) -> None:
+    def timed_out(self, seconds: float, blocked: bool, why: str = "") -> None:
         """Give up waiting; the Deferred fails with OperationTimeout."""
         self.timer = None
         self._abandon()
         name = self.method.NAME
-        self.deferred.errback(Failure(OperationTimeout(f"no reply to {name} within {seconds:g} s", blocked)))
+        self.deferred.errback(Failure(OperationTimeout(f"no reply to {name} within {seconds:g} s{why}", blocked)))
 
     def stop_timer(self) -> None:
         """Stop the time limit, if it still runs."""
@@ -90,14 +90,22 @@ class PendingReplies:
     clock: IReactorTime -- for the time limit of each call.
     timeout: float | None -- seconds until a call fails with OperationTimeout; None for no limit.
     is_blocked: callable -- asked when a call times out, for the error.
+    why: callable -- asked as well: what else the error should say, with the punctuation before it.
     """
 
-    __slots__ = ("_calls", "_clock", "_is_blocked", "_timeout")
+    __slots__ = ("_calls", "_clock", "_is_blocked", "_timeout", "_why")
 
-    def __init__(self, clock: IReactorTime, timeout: float | None, is_blocked: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeout: float | None,
+        is_blocked: Callable[[], bool],
+        why: Callable[[], str] = str,
+    ) -> None:
         self._clock = clock
         self._timeout = timeout
         self._is_blocked = is_blocked
+        self._why = why
         self._calls: deque[Call] = deque()
 
     def __len__(self) -> int:
@@ -112,7 +120,9 @@ class PendingReplies:
         self._calls.append(call)
         if limited and self._timeout is not None:
             timeout = self._timeout
-            call.timer = self._clock.callLater(timeout, lambda: call.timed_out(timeout, self._is_blocked()))
+            call.timer = self._clock.callLater(
+                timeout, lambda: call.timed_out(timeout, self._is_blocked(), self._why())
+            )
         return call
 
     def forget(self, call: Call) -> None:
