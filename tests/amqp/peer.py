@@ -252,6 +252,7 @@ class Peer:
         """The socket is gone."""
         if not self._is_lost:
             self._is_lost = True
+            self.transport.producerState = "stopped"  # who tells it to read now gets an error
             if reason is None:
                 reason = ConnectionAborted() if self.transport.disconnected else ConnectionDone()
             self.protocol.connectionLost(Failure(reason))

@@ -166,6 +166,7 @@ class NoticeTests(PeerTestCase):
         self.assertFalse(peer.transport.disconnected, "19.5 s")
         peer.clock.pump([0.5] * 3)
         self.assertTrue(peer.transport.disconnected, "21 s")
+        self.assertEqual(peer.clock.getDelayedCalls(), [], "before the socket is gone")
         error = self.failed(waiting, HeartbeatTimeout)
         peer.lose()
         self.assertIs(self.successResultOf(peer.protocol.closed), error)

@@ -406,3 +406,15 @@ class ReadyHookTests(PeerTestCase):
         self.successResultOf(closed)
         self.failed(peer.protocol.ready, ConnectionClosed)
         going.errback(ValueError("late"))
+
+    def test_the_hook_ends_while_we_close(self) -> None:
+        """J-15, R29: nobody is told that a connection is ready which is being closed."""
+        going: Deferred[None] = Deferred()
+        peer = self.hooked(lambda protocol: going)
+        waiter = peer.protocol.when_ready()
+        peer.protocol.close()
+        going.callback(None)
+        self.assertNoResult(peer.protocol.ready)
+        peer.send(Connection.CloseOk())
+        self.failed(peer.protocol.ready, ConnectionClosed)
+        self.failed(waiter, ConnectionClosed)

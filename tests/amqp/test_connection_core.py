@@ -205,6 +205,17 @@ class ClosingTests(PeerTestCase):
         peer.deliver(peer.consumer(channel, found.append), b"message")
         return found[0]
 
+    def test_a_channel_that_is_closing_already(self) -> None:
+        """R29: its own close goes on, with its own reason."""
+        peer = self.opened()
+        channel = peer.channel()
+        closed = channel.close(320, "the channel's own")
+        peer.protocol.close()
+        self.assertEqual(peer.names(), ["Channel.Close", "Connection.Close"])
+        self.assertIn("the channel's own", str(self.failed(channel.queue_declare("q"))))
+        peer.send(Connection.CloseOk())
+        self.assertEqual(self.result(closed).initiator, "client")
+
     def test_acks_given_before_are_written(self) -> None:
         """R22, R30: an ack of the same turn precedes connection.close."""
         peer = self.opened()

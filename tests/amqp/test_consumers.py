@@ -275,6 +275,8 @@ class BoundedReadingTests(ConsumerTestCase):
         self.assertEqual(self.state(peer), "paused")
         self.result(consumer.get())
         self.assertEqual(self.state(peer), "producing")
+        peer.deliver(consumer, b"6", b"7", first=6)
+        self.assertEqual(self.state(peer), "paused", "again")
 
     def test_by_bytes(self) -> None:
         """The same for the sum of the bodies."""

@@ -266,6 +266,14 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(len(cancelled), 1)
         self.assertEqual((self.sent, self.done, self.failures), ([], [], []))
 
+    def test_credentials_that_come_when_it_is_over(self) -> None:
+        """C3.1, R28: a source that answers although it was cancelled: nothing secret leaves any more."""
+        handshake = self.handshake(credentials=lambda: Deferred(lambda d: d.callback(PlainCredentials("u", CANARY))))
+        self.start(handshake)
+        handshake.stop()
+        self.assertEqual((self.sent, self.done, self.failures), ([], [], []))
+        self.assertIsNone(handshake._credentials)
+
     def test_a_challenge(self) -> None:
         """E-08: credentials with an answer give it in secure-ok, as often as they are asked, at once or later."""
         later: Deferred[bytes] = Deferred()

@@ -126,7 +126,7 @@ class ThreadTests(PeerTestCase):
     def test_every_call_says_so_at_once(self) -> None:
         """A-05: WrongThread is raised where the mistake is, nothing is written, nothing is changed."""
         peer = self.opened()
-        channel = peer.channel()
+        channel, other = peer.channel(), peer.confirm_channel()
         deliveries: list[Any] = []
         consumer = peer.consumer(channel, deliveries.append)
         peer.deliver(consumer, b"1")
@@ -141,6 +141,7 @@ class ThreadTests(PeerTestCase):
             channel.basic_get,
             channel.basic_qos,
             channel.confirm_select,
+            other.confirm_select,
             lambda: channel.basic_publish("", "q", b""),
             channel.close,
             deliveries[0].ack,

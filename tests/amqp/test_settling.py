@@ -73,10 +73,10 @@ class SettlingTests(PeerTestCase):
         peer, _, deliveries = self.delivered(4)
         deliveries[0].ack()
         deliveries[1].nack()
-        deliveries[2].reject()
         deliveries[3].ack()
+        deliveries[2].reject()
         self.assertEqual(
-            peer.settlements(), [("Ack", 1, False), ("Nack", 2, False), ("Reject", 3, False), ("Ack", 4, False)]
+            peer.settlements(), [("Ack", 1, False), ("Nack", 2, False), ("Ack", 4, False), ("Reject", 3, False)]
         )
         self.assertEqual(peer.channels[1].settled, {1: "ack", 2: "requeue", 3: "drop", 4: "ack"})
 
