@@ -323,6 +323,17 @@ def test_publishes_are_the_same_either_way(data: list[Any]) -> None:
             assert (event[-2].encode(), event[-1]) == (props.encode(), body)
 
 
+def test_headers_that_change_between_publishes() -> None:
+    """R21: what is remembered of a publish is never a header that has changed since."""
+    pair = ConnectionPair((1,), frame_max=4096)
+    headers = {"n": 0}
+    properties = BasicProperties(headers=headers)
+    for n in range(4):
+        headers["n"] = n
+        (event,) = pair.server.receive(b"".join(pair.client.encode_publish(1, "e", "k", False, properties, b"x")))
+        assert event[-2].headers == {"n": n}  # type: ignore[index]
+
+
 def test_a_small_publish_is_one_byte_string_every_time() -> None:
     """Architecture 4.2: one write."""
     client = open_client(frame_max=131072)

@@ -21,7 +21,12 @@ from twisted.python.failure import Failure
 
 from txmsg.errors import NotSent, Overloaded
 
-__all__ = ["Held", "HeldQueue", "HoldingChannel", "Outbox"]
+__all__ = ["HELD_OVERHEAD", "Held", "HeldQueue", "HoldingChannel", "Outbox"]
+
+
+#: What a held publish costs beside its bytes: its Deferred, its place in the queue and what they hold.  It is counted
+#: against `outbox_max_bytes`, or a hundred thousand small messages would take twice the memory that is the bound.
+HELD_OVERHEAD = 1024
 
 
 class Held:

@@ -3,7 +3,7 @@
 In: `dataReceived` feeds the wire connection and hands each event on, content by channel number, the
 rest to `event_received`.  Out: `write` and `write_all`.  In between the flow of bytes is kept in bounds:
 
-- The transport tells us when its buffer is above its mark (64 KiB); from then on we write at most
+- The transport tells us when its buffer is above its mark (READ_SIZE); from then on we write at most
   WRITE_AHEAD bytes more, and then publishes are held (`can_publish` is False) until it is empty again.
 - Reading can be paused by any number of consumers; it goes on when the last of them agrees.
 
@@ -18,6 +18,7 @@ import threading
 from typing import Any
 from typing import Protocol as TypingProtocol
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
@@ -29,6 +30,11 @@ from txmsg.errors import ConnectionLost, WrongThread
 from txmsg.wire.connection import Limits, Role, WireConnection
 
 __all__ = ["AckWriter", "WireProtocol"]
+
+#: How much Twisted reads from the socket at once, and how much it offers it: its 64 and 128 KiB make a round through
+#: the reactor for every large body.  (From 384 KiB on, the memory of each read comes fresh from the system.)
+READ_SIZE = 256 * 1024
+SEND_SIZE = 512 * 1024
 
 #: Output is handed to the transport when this many bytes have gathered, at the latest.
 FLUSH_SIZE = 64 * 1024
@@ -111,6 +117,9 @@ class WireProtocol(Protocol):
             # A stream that is not TCP has no delay to switch off.
             with contextlib.suppress(AttributeError, OSError):
                 set_no_delay(True)
+        if isinstance(self.transport, FileDescriptor):
+            self.transport.bufferSize = READ_SIZE
+            self.transport.SEND_LIMIT = SEND_SIZE
         self.transport.registerProducer(self, True)  # type: ignore[union-attr]
 
     def dataReceived(self, data: bytes) -> None:
@@ -206,7 +215,7 @@ class WireProtocol(Protocol):
         self._output, self._output_size = [], 0
         if not self._is_connected:
             return
-        if size < FLUSH_SIZE * 2:
+        if size < FLUSH_SIZE * 2 and not self._has_large_output:
             self.transport.write(output[0] if len(output) == 1 else b"".join(output))  # type: ignore[union-attr]
         else:
             self.transport.writeSequence(output)  # type: ignore[union-attr]  # large bodies are not copied here

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from txmsg.amqp.channel_core import ChannelCore, State
 from txmsg.amqp.confirms import ConfirmLedger, MandatoryPublish
 from txmsg.amqp.delivery import ReturnedMessage
+from txmsg.amqp.outbox import HELD_OVERHEAD
 from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, NotSent, PublishUnconfirmed, TxmsgError, clip
 from txmsg.wire.methods import confirm
 from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
@@ -186,7 +187,7 @@ class Publishing(ChannelCore):
         limit = parameters.operation_timeout if confirms is None else parameters.confirm_timeout
         deadline = None if limit is None else connection.clock.seconds() + limit
         try:
-            self._held.hold_publish(write, sum(map(len, frames)), deferred, deadline)
+            self._held.hold_publish(write, HELD_OVERHEAD + sum(map(len, frames)), deferred, deadline)
         except TxmsgError as error:
             return fail(error)
         self._is_holding = True
