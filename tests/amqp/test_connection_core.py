@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionLost as SocketLost
 from tests.amqp.peer import Peer, PeerTestCase, outcomes
 from txmsg.amqp.channel import Channel
 from txmsg.errors import (
+    ChannelClosed,
     ConnectionClosed,
     ConnectionForced,
     ConnectionLost,
@@ -193,10 +194,13 @@ class ClosingTests(PeerTestCase):
         peer = self.opened()
         channel = peer.confirm_channel()
         delivery = self.delivered(peer, channel)
-        peer.protocol.close()
+        peer.protocol.close(320, "going")
         peer.read()
-        for deferred in (channel.queue_declare("q"), channel.basic_publish("", "q", b""), peer.protocol.channel()):
-            self.assertEqual(self.failed(deferred, ConnectionClosed, Exception).initiator, "client")
+        for deferred in (channel.queue_declare("q"), channel.basic_publish("", "q", b"")):
+            error = self.failed(deferred, ChannelClosed)
+            self.assertEqual((error.initiator, error.reply_code), ("client", 320))
+            self.assertIn("going", str(error))
+        self.failed(peer.protocol.channel(), ConnectionWrongState)
         self.assertRaises(StaleDelivery, delivery.ack)
         self.assertEqual(peer.read(), [])
 
