@@ -71,8 +71,8 @@ class HeldTests(PublishTestCase):
         self.assertEqual(peer.protocol.outbox.messages, 1)
 
     def test_the_bound_in_bytes(self) -> None:
-        """R6: what counts is what would be written, frames included, and 1 KiB for each message."""
-        _, channel = self.blocked(outbox_max_bytes=11_500)
+        """R6: what counts is what would be written, frames included, and 1.5 KiB for each message."""
+        _, channel = self.blocked(outbox_max_bytes=12_000)
         held = channel.basic_publish("", "q", bytes(9_000))
         self.failed(channel.basic_publish("", "q", bytes(1_000)), Overloaded)
         self.assertNoResult(held)

@@ -26,7 +26,7 @@ __all__ = ["HELD_OVERHEAD", "Held", "HeldQueue", "HoldingChannel", "Outbox"]
 
 #: What a held publish costs beside its bytes: its Deferred, its place in the queue and what they hold.  It is counted
 #: against `outbox_max_bytes`, or a hundred thousand small messages would take twice the memory that is the bound.
-HELD_OVERHEAD = 1024
+HELD_OVERHEAD = 1536
 
 
 class Held:
