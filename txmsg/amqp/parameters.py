@@ -61,7 +61,7 @@ class ConnectionParameters:
     First connect: `connection_attempts` (1) with `retry_delay` (2) between them, in `connect()`.
 
     Bounds: `max_message_size` (bytes of a message we take, 16 MiB), `outbox_max_messages` (100,000) and
-    `outbox_max_bytes` (64 MiB; 1.5 KiB is counted on top of each) for publishes that wait, `default_prefetch_count` (200;
+    `outbox_max_bytes` (64 MiB, where each counts 1.5 KiB more) for publishes that wait, `default_prefetch_count` (200;
     0: no limit), and `read_high_water_messages` (2,000) and `read_high_water_bytes` (16 MiB): more pauses reading.
     Sockets: `tcp_options`, a dict of TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT (s, s, number) and TCP_USER_TIMEOUT (ms);
     what the platform does not have is left out.
