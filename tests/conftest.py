@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -48,6 +49,11 @@ def _install_reactor(name: str) -> None:
 
         epollreactor.install()
 
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that.  The service respects it, so the tests
+# of its signals need the usual state, however the run was started.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _install_reactor(os.environ.get("TXMSG_TEST_REACTOR") or "default")
 
