@@ -36,8 +36,9 @@ class HeartbeatMonitor:
         a reactor that reads the wall clock (Twisted's do), where it is `time.monotonic`: the wall clock
         may be set while the connection lives.
 
-    The owner writes `monitor.last_received = monitor.now()` for each chunk of bytes received, and
-    `monitor.last_sent = monitor.now()` for each write.
+    The owner writes `monitor.last_received = monitor.now()` for each chunk of bytes received.  It may write
+    `monitor.last_sent = monitor.now()` for each write, which spares a heartbeat; one that does not sends
+    them also while it is busy, which is allowed.
     """
 
     __slots__ = (
