@@ -71,7 +71,7 @@ class BasicProperties:
     checked here, because an int there is the commonest mistake.
     """
 
-    __slots__ = (*("_" + name for name in _NAMES), "_encoded", "_template")
+    __slots__ = (*("_" + name for name in _NAMES), "_encoded", "_template", "received")
 
     #: The names of the properties, in wire order.
     NAMES: ClassVar[tuple[str, ...]] = _NAMES
@@ -111,6 +111,8 @@ class BasicProperties:
         self._cluster_id = cluster_id
         self._encoded: bytes | None = None
         self._template: tuple[bytes, bytes] | None = None
+        #: The octets this was decoded from, to be passed on as they came; None for what was made here.
+        self.received: bytes | None = None
 
     @property
     def content_type(self) -> str | None:
@@ -270,8 +272,11 @@ class BasicProperties:
         else:
             made._encoded = data if made._headers is None else None  # passed on as it came
             made._template = None
+            made.received = data
             return made
-        return cls(**_plain_decode(data, limits))
+        made = cls(**_plain_decode(data, limits))
+        made.received = data
+        return made
 
 
 _fast_encode, _fast_decode = compile_properties(_LAYOUT, "message_id")
