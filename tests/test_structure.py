@@ -21,7 +21,7 @@ LAYERS: dict[str, set[str]] = {
     # The consumer service stands on the client itself, the highest layer there is so far.
     "service": {"amqp", "messaging", "rpc", "abc", "errors"},
     "compat": {"amqp", "errors"},
-    "tap": {"service", "rpc", "messaging", "amqp", "abc", "errors"},
+    "tap": {"broker", "service", "rpc", "messaging", "amqp", "abc", "errors"},
     "testing": {"broker", "transports", "messaging", "rpc", "service", "amqp", "wire", "abc", "errors"},
 }
 

@@ -13,13 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.fakes import ClockReactor
 from twisted import internet
-from txmsg import tap
 from txmsg.service.consumer import ConsumerService
+from txmsg.tap import consumer as tap
 
 
 class TapTests(SynchronousTestCase):
     def test_twistd_finds_it(self) -> None:
-        """`twistd txmsg-consumer` exists, and its words are those of txmsg.tap."""
+        """`twistd txmsg-consumer` exists, and its words are those of txmsg.tap.consumer."""
         (plugin,) = [maker for maker in getPlugins(IServiceMaker) if maker.tapname == "txmsg-consumer"]
         self.assertIs(plugin.options, tap.Options)
         self.assertIs(plugin.makeService, tap.makeService)
@@ -32,7 +32,7 @@ class TapTests(SynchronousTestCase):
 
     def test_the_options_install_no_reactor(self) -> None:
         """twistd --reactor must still be able to choose."""
-        code = "import txmsg.tap, sys; txmsg.tap.Options(); print('twisted.internet.reactor' in sys.modules)"
+        code = "import txmsg.tap.consumer as t, sys; t.Options(); print('twisted.internet.reactor' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
         self.assertEqual(done.stdout, "False\n")
 

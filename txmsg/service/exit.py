@@ -1,4 +1,4 @@
-"""How `twistd` comes to exit with the service's code, and what the signals do.
+"""How `twistd` comes to exit with a service's code, and what the signals do.
 
 `twistd` knows two ends: 0 when the reactor stopped, or death by the signal that stopped it (Twisted's
 reactor notes a SIGTERM or SIGINT that it handles, and `twistd` then sends the same signal to itself).
@@ -25,42 +25,74 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from txmsg.service.consumer import ConsumerService
-from txmsg.service.exit_codes import ExitCode, Outcome
+from txmsg.service.exit_codes import ExitCode
 
-__all__ = ["GRACE", "ProcessExit", "say"]
+__all__ = ["GRACE", "EndingService", "HowItEnded", "ProcessExit", "say"]
 
 #: Seconds that the process is given to end by itself after every other limit has passed.
 GRACE = 5.0
 
 
-def say(line: str) -> None:
+class HowItEnded(Protocol):
+    """The end of a service: :class:`txmsg.service.exit_codes.Outcome` is one."""
+
+    @property
+    def exit_code(self) -> int:
+        """For the process."""
+
+    @property
+    def line(self) -> str:
+        """What happened and what to change, in one line."""
+
+    @property
+    def unfinished(self) -> int:
+        """How much was cut short; while it is not 0, a thread may keep the process."""
+
+
+class EndingService(Protocol):
+    """A service that ends by itself, or when it is stopped, and says how."""
+
+    @property
+    def stop_limit(self) -> float:
+        """Seconds within which a stop ends."""
+
+    def when_finished(self) -> Deferred[Any]:
+        """A Deferred that fires with how it ended (:class:`HowItEnded`)."""
+
+    def stop_now(self) -> object:
+        """Cut an orderly stop short."""
+
+
+def say(line: str, program: str = "txmsg-consumer") -> None:
     """Print one line on the real standard error, also when twistd's log has taken `sys.stderr`."""
     stream = sys.__stderr__
     # Closed or broken: the log has the line too.
     with contextlib.suppress(OSError, ValueError):
         if stream is not None:
-            print(f"txmsg-consumer: {line}", file=stream, flush=True)
+            print(f"{program}: {line}", file=stream, flush=True)
 
 
 class ProcessExit:
     """Holds the exit code of this process.
 
     exit_process: what ends the process at once with a code; a test gives its own.
+    program: what the line on standard error begins with.
     """
 
     _log = Logger()
 
-    def __init__(self, exit_process: Callable[[int], object] = os._exit) -> None:
+    def __init__(self, exit_process: Callable[[int], object] = os._exit, *, program: str = "txmsg-consumer") -> None:
         self.exit_code: int = ExitCode.OK
+        self.program = program
         self._exit_process = exit_process
         self._signals = 0
-        self._service: ConsumerService | None = None
+        self._service: EndingService | None = None
         self._reactor: Any = None
         self._watchdog: threading.Timer | None = None
 
@@ -68,7 +100,7 @@ class ProcessExit:
         """Make Python's own end use the code; call it before the handler is imported."""
         atexit.register(self.at_exit)
 
-    def watch(self, service: ConsumerService, reactor: Any) -> None:
+    def watch(self, service: EndingService, reactor: Any) -> None:
         """Stop `reactor` when `service` ends, with the service's code; take over SIGTERM and SIGINT."""
         self._service = service
         self._reactor = reactor
@@ -77,10 +109,10 @@ class ProcessExit:
 
     # -- the end --------------------------------------------------------------------------------------
 
-    def _finished(self, outcome: Outcome) -> None:
+    def _finished(self, outcome: HowItEnded) -> None:
         self.exit_code = outcome.exit_code
         if outcome.exit_code != ExitCode.OK:
-            say(f"{outcome.line} (exit code {int(outcome.exit_code)})")
+            say(f"{outcome.line} (exit code {int(outcome.exit_code)})", self.program)
         if outcome.unfinished:
             self._watch_for(GRACE)
         self._reactor.callWhenRunning(self._stop_reactor)
@@ -140,5 +172,5 @@ class ProcessExit:
             self._log.info("{name}: stopping", name=name)
             self._stop_reactor()
         else:
-            self._log.warn("{name} again: not waiting for handlers any longer", name=name)
+            self._log.warn("{name} again: not waiting any longer", name=name)
             self._service.stop_now()

@@ -1,4 +1,4 @@
-"""What `twistd` loads for `txmsg-consumer`: the options and the service.  Only wiring."""
+"""What `twistd` loads for `txmsg-consumer`: the options and the service."""
 
 from __future__ import annotations
 
