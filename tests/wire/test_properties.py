@@ -396,3 +396,15 @@ def test_undecodable_properties_keep_the_octets_and_the_reason() -> None:
     assert made.error is caught.value
     assert "secret" not in repr(made)
     assert "9 bytes: " in repr(made)
+
+
+def test_what_was_received_is_kept_as_octets_for_whoever_passes_it_on() -> None:
+    """Also with headers, whose encoding need not be ours; what was made here was not received (R34)."""
+    octets = b"\x20\x00" + (8).to_bytes(4, "big") + b"\x01at\x02\x01bt\x07"
+    decoded = BasicProperties.decode(octets)
+    assert decoded.headers == {"a": True, "b": True}
+    assert decoded.received == octets
+    assert decoded.encode() != octets
+    assert decoded.replace(priority=1).received is None
+    assert BasicProperties.decode(FULL.encode()).received == FULL.encode()
+    assert FULL.received is None
