@@ -6,7 +6,7 @@ A queue sees whoever consumes from it as a :class:`Consumer`, time as a :class:`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from txmsg.broker.exchanges.exchange import Exchange
     from txmsg.broker.message import Entry
     from txmsg.broker.queue import Queue
+    from txmsg.errors import TxmsgError
 
 __all__ = ["Clock", "Consumer", "Journal", "NoJournal", "Timer"]
 
@@ -102,8 +103,19 @@ class Journal(Protocol):
     def queue_purged(self, queue: Queue, entries: list[Entry]) -> None:
         """All these have left the queue for good."""
 
-    def after_commit(self, callback: Callable[[], object]) -> None:
-        """Call `callback()` once all that was told until now is safe; at once if there is nothing to wait for."""
+    def put_setting(self, kind: str, name: str, value: Mapping[str, Any]) -> None:
+        """Keep `value`, a field table, as the setting `name` of that kind: a user, a vhost, a permission."""
+
+    def delete_setting(self, kind: str, name: str) -> None:
+        """Keep it no longer."""
+
+    def after_commit(
+        self, callback: Callable[[], object], failed: Callable[[TxmsgError], object] | None = None
+    ) -> None:
+        """Call `callback()` once all that was told until now is safe, or `failed(error)` if it could not be kept.
+
+        One of the two is called, once; before this returns if there is nothing to wait for.
+        """
 
 
 class NoJournal:
@@ -141,6 +153,14 @@ class NoJournal:
     def queue_purged(self, queue: Queue, entries: list[Entry]) -> None:
         """Nothing."""
 
-    def after_commit(self, callback: Callable[[], object]) -> None:
+    def put_setting(self, kind: str, name: str, value: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def delete_setting(self, kind: str, name: str) -> None:
+        """Nothing."""
+
+    def after_commit(
+        self, callback: Callable[[], object], failed: Callable[[TxmsgError], object] | None = None
+    ) -> None:
         """There is nothing to wait for."""
         callback()
