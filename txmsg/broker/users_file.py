@@ -65,6 +65,15 @@ def load_users_file(path: str) -> list[UserEntry]:
 
     :raises ConfigurationError: if it cannot be used; the text has the file's name and what to change, never a secret.
     """
+    try:
+        return _load(path)
+    except ConfigurationError as error:
+        refusal = ConfigurationError(str(error))
+    # Raised anew: the frames of the first one have the passwords in their local variables.
+    raise refusal
+
+
+def _load(path: str) -> list[UserEntry]:
     document = _read(path)
     unknown = [key for key in document if key != "users"]
     if unknown:
