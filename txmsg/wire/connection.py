@@ -1,23 +1,23 @@
 """One AMQP 0-9-1 connection without I/O: bytes to events, methods and contents to bytes, for either role.
 
 The specification's sections 2 and 4 end here: what is above knows methods, contents and states, and not how
-they look as octets.  The two directions are `txmsg.wire.inbound` and `txmsg.wire.outbound`; the states both
-move along are the tables of `txmsg.wire.states`.
+they look as octets.  The two directions are `txmsg.wire.inbound` and `txmsg.wire.outbound`, which a server's
+deliveries in `txmsg.wire.deliveries` extend; the states both move along are the tables of `txmsg.wire.states`.
 """
 
 from __future__ import annotations
 
 from txmsg.errors import clip
 from txmsg.wire.constants import Role
+from txmsg.wire.deliveries import Deliveries
 from txmsg.wire.inbound import Inbound
-from txmsg.wire.outbound import Outbound
 from txmsg.wire.session import Limits
 from txmsg.wire.states import ChannelState, ConnectionState
 
 __all__ = ["ChannelState", "ConnectionState", "Limits", "Role", "WireConnection"]
 
 
-class WireConnection(Inbound, Outbound):
+class WireConnection(Inbound, Deliveries):
     """The protocol engine of one connection; it lives as long as its socket.
 
     role: Role -- which end we are.
