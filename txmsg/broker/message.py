@@ -20,7 +20,7 @@ OVERHEAD: Final = 300
 
 
 class Message:
-    """A message that was published.  Nothing of it changes.
+    """A message that was published.  Nothing of it changes but `places`.
 
     exchange, routing_key: str -- as the publisher gave them; what consumers see.
     properties: BasicProperties | bytes -- bytes (the encoded list) when there are headers, which would otherwise
@@ -30,9 +30,20 @@ class Message:
     priority: int -- 0 when absent.
     expiration: int | None -- the message's own time to live in ms.
     is_persistent: bool -- delivery_mode 2.
+    places: int -- how many queues hold it, in which it costs memory once; the queues count.
     """
 
-    __slots__ = ("body", "exchange", "expiration", "is_persistent", "priority", "properties", "routing_key", "size")
+    __slots__ = (
+        "body",
+        "exchange",
+        "expiration",
+        "is_persistent",
+        "places",
+        "priority",
+        "properties",
+        "routing_key",
+        "size",
+    )
 
     def __init__(
         self,
@@ -53,6 +64,7 @@ class Message:
         self.priority = priority
         self.expiration = expiration
         self.is_persistent = is_persistent
+        self.places = 0
 
     @classmethod
     def published(cls, exchange: str, routing_key: str, properties: BasicProperties, body: bytes) -> Message:
@@ -65,6 +77,7 @@ class Message:
         made.routing_key = routing_key
         made.body = body
         made.size = len(body)
+        made.places = 0
         if properties is NO_PROPERTIES:
             made.properties = properties
             made.priority, made.expiration, made.is_persistent = 0, None, False
