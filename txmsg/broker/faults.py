@@ -288,12 +288,17 @@ def invalid_binding(explanation: str) -> Fault:
     return fault(constants.PRECONDITION_FAILED, explanation)
 
 
-def transient_queue_refused(name: str, vhost: str) -> Fault:
-    """541, as RabbitMQ 4 answers once transient queues that are not exclusive are no longer permitted."""
+def transient_queue_refused() -> Fault:
+    """541, as RabbitMQ 4.3 answers a queue that is neither durable nor exclusive (its text is longer than fits)."""
     return fault(
         constants.INTERNAL_ERROR,
-        f"Feature `transient_nonexcl_queues` is deprecated: {_resource('queue', name, vhost)} must be durable "
-        "or exclusive",
+        "Feature `transient_nonexcl_queues` is deprecated.\n"
+        "By default, this feature is not permitted anymore.\n"
+        "The feature will be removed from a future major RabbitMQ version, regardless of the configuration; "
+        "actual version to be determined.\n"
+        "To continue using this feature when it is not permitted by default, set the following parameter in your "
+        "configuration:\n"
+        '    "deprecated_features.permit.transient_nonexcl_queues = true"',
     )
 
 
