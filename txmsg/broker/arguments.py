@@ -42,43 +42,64 @@ ALTERNATE_EXCHANGE: Final = "alternate-exchange"
 MAX_TTL: Final = 315_360_000_000
 _MAX_PRIORITY: Final = 255
 
-#: What is compared when a queue is declared again, in RabbitMQ's order.
-_COMPARED: Final = (
-    "x-expires",
-    "x-message-ttl",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-max-priority",
-    "x-overflow",
-    "x-queue-mode",
-    "x-queue-version",
-    "x-single-active-consumer",
-    "x-queue-type",
-    "x-queue-master-locator",
-)
-#: What only the other type of queue understands.
-_REFUSED: Final = {
+#: What a queue of each type understands, in the order in which RabbitMQ checks and compares it.
+_KNOWN: Final = {
     CLASSIC: (
-        "x-delivery-limit",
-        "x-quorum-initial-group-size",
-        "x-initial-cluster-size",
+        "x-expires",
+        "x-message-ttl",
+        "x-dead-letter-exchange",
+        "x-dead-letter-routing-key",
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-max-priority",
+        "x-overflow",
+        "x-queue-mode",
+        "x-queue-version",
+        "x-single-active-consumer",
+        "x-queue-type",
+        "x-queue-master-locator",
+    ),
+    QUORUM: (
+        "x-expires",
+        "x-message-ttl",
+        "x-dead-letter-exchange",
+        "x-dead-letter-routing-key",
+        "x-dead-letter-strategy",
+        "x-max-length",
+        "x-max-length-bytes",
         "x-max-in-memory-length",
         "x-max-in-memory-bytes",
+        "x-overflow",
+        "x-single-active-consumer",
+        "x-queue-type",
+        "x-quorum-initial-group-size",
+        "x-delivery-limit",
+        "x-queue-leader-locator",
+    ),
+}
+#: What only other types understand.  (x-queue-master-locator is taken by all.)
+_REFUSED: Final = {
+    CLASSIC: (
         "x-dead-letter-strategy",
+        "x-max-in-memory-length",
+        "x-max-in-memory-bytes",
+        "x-quorum-initial-group-size",
+        "x-delivery-limit",
+        "x-queue-leader-locator",
         "x-max-age",
         "x-stream-max-segment-size-bytes",
-        "x-queue-leader-locator",
+        "x-initial-cluster-size",
     ),
     QUORUM: (
         "x-max-priority",
         "x-queue-mode",
+        "x-queue-version",
         "x-max-age",
         "x-stream-max-segment-size-bytes",
         "x-initial-cluster-size",
     ),
 }
+_LOCATORS: Final = ("balanced", "random", "client-local", "least-leaders")
 
 
 class _Invalid(Exception):
@@ -157,6 +178,13 @@ def _strategy(value: Any) -> str:
     return text
 
 
+def _locator(value: Any) -> str:
+    text = _text(value)
+    if text not in _LOCATORS:
+        raise _Invalid("invalid_queue_locator_arg")
+    return text
+
+
 def _mode(value: Any) -> str:
     text = _text(value)
     if text not in ("default", "lazy"):
@@ -184,23 +212,24 @@ def _flag(value: Any) -> bool:
     return value
 
 
-#: argument -> its check, in the order in which RabbitMQ checks.
 _CHECKS: Final[dict[str, Callable[[Any], object]]] = {
-    "x-expires": _positive_ttl,
-    "x-message-ttl": _ttl,
     "x-dead-letter-exchange": _exchange,
     "x-dead-letter-routing-key": _text,
     "x-dead-letter-strategy": _strategy,
+    "x-expires": _positive_ttl,
+    "x-max-in-memory-bytes": _non_negative,
+    "x-max-in-memory-length": _non_negative,
     "x-max-length": _non_negative,
     "x-max-length-bytes": _non_negative,
-    "x-max-in-memory-length": _non_negative,
-    "x-max-in-memory-bytes": _non_negative,
     "x-max-priority": _priority,
+    "x-message-ttl": _ttl,
     "x-overflow": _overflow,
+    "x-queue-leader-locator": _locator,
     "x-queue-mode": _mode,
+    "x-queue-type": _type,
     "x-queue-version": _version,
-    "x-single-active-consumer": _flag,
     "x-quorum-initial-group-size": _positive,
+    "x-single-active-consumer": _flag,
 }
 
 
@@ -253,13 +282,11 @@ class QueueArguments:
         """
         if not arguments:
             return _NOTHING
-        queue_type = _checked("x-queue-type", _type, arguments, name, vhost) or CLASSIC
-        values = {
-            argument: _checked(argument, check, arguments, name, vhost)
-            for argument, check in _CHECKS.items()
-            if argument in arguments
-        }
-        if "x-dead-letter-routing-key" in values and "x-dead-letter-exchange" not in values:
+        # RabbitMQ looks at these two before all others.
+        _checked("x-dead-letter-exchange", arguments, name, vhost)
+        queue_type: str = _checked("x-queue-type", arguments, name, vhost) or CLASSIC
+        values = {argument: _checked(argument, arguments, name, vhost) for argument in _KNOWN[queue_type]}
+        if values["x-dead-letter-routing-key"] is not None and values["x-dead-letter-exchange"] is None:
             raise faults.invalid_argument(
                 "queue", name, vhost, "x-dead-letter-routing-key", "routing_key_but_no_dlx_defined"
             )
@@ -269,17 +296,17 @@ class QueueArguments:
         if queue_type == QUORUM:
             _check_properties(name, vhost, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
         return cls(
-            message_ttl=values.get("x-message-ttl"),
-            expires=values.get("x-expires"),
-            max_length=values.get("x-max-length"),
-            max_length_bytes=values.get("x-max-length-bytes"),
-            overflow=values.get("x-overflow", DROP_HEAD),
-            dead_letter_exchange=values.get("x-dead-letter-exchange"),
-            dead_letter_routing_key=values.get("x-dead-letter-routing-key"),
+            message_ttl=values["x-message-ttl"],
+            expires=values["x-expires"],
+            max_length=values["x-max-length"],
+            max_length_bytes=values["x-max-length-bytes"],
+            overflow=values["x-overflow"] or DROP_HEAD,
+            dead_letter_exchange=values["x-dead-letter-exchange"],
+            dead_letter_routing_key=values["x-dead-letter-routing-key"],
             max_priority=values.get("x-max-priority"),
             queue_type=queue_type,
-            single_active_consumer=values.get("x-single-active-consumer", False),
-            delivery_limit=_delivery_limit(arguments.get("x-delivery-limit")),
+            single_active_consumer=values["x-single-active-consumer"] or False,
+            delivery_limit=_delivery_limit(values.get("x-delivery-limit")),
             queue_mode=values.get("x-queue-mode"),
         )
 
@@ -295,13 +322,14 @@ class QueueArguments:
 _NOTHING: Final = QueueArguments()
 
 
-def _checked(argument: str, check: Callable[[Any], Any], arguments: Mapping[str, Any], name: str, vhost: str) -> Any:
+def _checked(argument: str, arguments: Mapping[str, Any], name: str, vhost: str) -> Any:
     """The value of `argument`, checked; None when it is not there."""
     if argument not in arguments:
         return None
     value = arguments[argument]
+    check = _CHECKS.get(argument)
     try:
-        return check(value)
+        return value if check is None else check(value)
     except _InvalidType:
         problem = faults.invalid_argument_type("queue", name, vhost, argument, value)
     except _Invalid as error:
@@ -339,16 +367,15 @@ def check_queue_equivalence(queue: Queue, *, durable: bool, auto_delete: bool, a
         raise _differs(queue, "durable", durable, queue.durable)
     if auto_delete != queue.auto_delete:
         raise _differs(queue, "auto_delete", auto_delete, queue.auto_delete)
-    for argument in _COMPARED:
+    for argument in _KNOWN[queue.type]:
         received, current = arguments.get(argument, ABSENT), queue.arguments.get(argument, ABSENT)
-        if argument == "x-queue-type":
-            # A queue without a type is a classic one.
-            if received is ABSENT and current == CLASSIC:
-                continue
-            if current is ABSENT and received is not ABSENT:
-                current = CLASSIC
-        if not _is_same(received, current):
+        if not _is_same(received, current) and not _is_classic(argument, received, current):
             raise _differs(queue, argument, received, current)
+
+
+def _is_classic(argument: str, received: object, current: object) -> bool:
+    """Whether one says `classic` and the other nothing, which means the same."""
+    return argument == "x-queue-type" and (received, current) in ((ABSENT, CLASSIC), (CLASSIC, ABSENT))
 
 
 def check_exchange_equivalence(

@@ -1,7 +1,8 @@
 """Dead letters: what is rejected, expires, is too much or comes back too often goes to another exchange.
 
 RabbitMQ's rules (https://www.rabbitmq.com/docs/dlx), its header x-death, and its detection of cycles: a queue that
-the message died in before gets it again only if a consumer rejected it somewhere on the way.
+the message died in before gets it again only if a consumer rejected it somewhere on the way.  The order of the
+fields of a death, and of the headers, is RabbitMQ's too.
 
 Invariant: however long a chain of queues that dead-letter into each other is, nothing recurses.  What dies while
 dead letters are on their way waits in one worklist per virtual host.
@@ -13,6 +14,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from txmsg.broker.arguments import QUORUM
+from txmsg.broker.delivery_count import DELIVERY_COUNT
 from txmsg.broker.message import Message
 from txmsg.errors import EncodeError
 from txmsg.wire.field_values import Int64, Timestamp
@@ -66,14 +69,15 @@ def died(queue: Queue, message: Message, reason: str, now: float) -> tuple[Messa
     exchange, key = queue.settings.dead_letter_exchange or "", queue.settings.dead_letter_routing_key
     old = message.decoded_properties
     headers = dict(old.headers or ())
-    keys = [message.routing_key, *_texts(headers.get("CC")), *_texts(headers.get("BCC"))]
+    if queue.type == QUORUM:
+        headers.pop(DELIVERY_COUNT, None)  # it was counted here
     death: dict[str, Any] = {
         "count": Int64(1),
         "reason": reason,
         "queue": queue.name,
         "time": Timestamp(int(now)),
         "exchange": message.exchange,
-        "routing-keys": keys,
+        "routing-keys": [message.routing_key, *_texts(headers.get("CC"))],
     }
     if old.expiration is not None:
         death["original-expiration"] = old.expiration
@@ -83,7 +87,7 @@ def died(queue: Queue, message: Message, reason: str, now: float) -> tuple[Messa
     else:
         headers.pop("CC", None)
     # Without its expiration, or it would expire again where nobody has asked for that.
-    properties = old.replace(headers=headers, expiration=None)
+    properties = old.replace(headers=dict(sorted(headers.items())), expiration=None)
     try:
         return Message.published(exchange, key, properties, message.body), properties
     except EncodeError:
@@ -93,13 +97,14 @@ def died(queue: Queue, message: Message, reason: str, now: float) -> tuple[Messa
 
 
 def _add_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
-    """The newest death comes first; one of the same queue and reason is counted instead."""
+    """The newest death comes first; one of the same queue and reason is counted instead, and keeps its time."""
     known = headers.get(_DEATHS)
     if not isinstance(known, list):
-        # The first has headers of its own.
-        headers["x-first-death-reason"] = death["reason"]
-        headers["x-first-death-queue"] = death["queue"]
-        headers["x-first-death-exchange"] = death["exchange"]
+        if known is None:
+            # The first one of all has headers of its own, too.
+            headers["x-first-death-reason"] = death["reason"]
+            headers["x-first-death-queue"] = death["queue"]
+            headers["x-first-death-exchange"] = death["exchange"]
         headers[_DEATHS] = [death]
         return
     same = [one for one in known if _is_of(one, death["queue"], death["reason"])]
@@ -107,7 +112,7 @@ def _add_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
     if same:
         count = same[0].get("count")
         death = {**same[0], "count": Int64(count + 1 if isinstance(count, int) else 1)}
-    headers[_DEATHS] = [death, *others]
+    headers[_DEATHS] = [dict(sorted(death.items())), *others]
 
 
 def _is_of(death: object, queue: str, reason: str) -> bool:

@@ -1,7 +1,8 @@
 """The header x-delivery-count: how often a message of a quorum queue has come back.
 
-https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling.  It is put in when a message comes back, so
-that a first delivery costs nothing; classic queues have only the flag `redelivered`.
+https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling.  It is put in when a message comes back, or is
+asked for with basic.get, so that a first delivery to a consumer costs nothing, and has no such header, as on
+RabbitMQ.  Classic queues have only the flag `redelivered`.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ rest of a long run that is served in the next turn of the reactor.  Nothing here
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from txmsg.broker import faults
@@ -91,8 +92,6 @@ class Queue:
         self._journal = vhost.journal
         self._is_kept = self.durable and vhost.journal.is_durable
         self._is_quorum = settings.queue_type == QUORUM
-        self._ttl = settings.message_ttl
-        self._length_limit = settings.length_limit
         self._backlog: Backlog | PriorityBacklog = (
             Backlog() if settings.max_priority is None else PriorityBacklog(settings.max_priority)
         )
@@ -102,8 +101,36 @@ class Queue:
         # None until the first message comes that can expire: then its head has to be watched.
         self._head_timer: HeadTimer | None = None
         self._lease: Lease | None = None
+        self._apply(settings)
+
+    def change_settings(self, settings: QueueArguments) -> None:
+        """From now on `settings` hold, as when a policy changes.
+
+        The type, the priorities and the single active consumer stay as they were declared, and messages that are
+        there already keep their time to live.
+        """
+        old = self.settings
+        self._apply(
+            replace(
+                settings,
+                queue_type=old.queue_type,
+                max_priority=old.max_priority,
+                single_active_consumer=old.single_active_consumer,
+            )
+        )
+        self._drop_heads()
+        if self._head_timer is not None:
+            self._watch_head()
+
+    def _apply(self, settings: QueueArguments) -> None:
+        self.settings = settings
+        self._ttl = settings.message_ttl
+        self._length_limit = settings.length_limit
+        if self._lease is not None:
+            self._lease.stop()
+            self._lease = None
         if settings.expires is not None:
-            self._lease = Lease(vhost.clock, settings.expires, self._dispatcher.__len__, self._lease_ended)
+            self._lease = Lease(self.vhost.clock, settings.expires, self._dispatcher.__len__, self._lease_ended)
 
     # -- in -----------------------------------------------------------------------------------------------
 
@@ -186,6 +213,8 @@ class Queue:
             self._lease.renew()
         entry = self._take_head()
         if entry is not None:
+            if self._is_quorum and not entry.delivery_count:
+                self._show_delivery_count(entry)  # RabbitMQ shows the 0 here, and not to consumers
             if no_ack:
                 self._forget(entry)
             else:
