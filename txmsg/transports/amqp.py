@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from txmsg.abc import DeclaredQueue, Guarantees, Properties
 from txmsg.amqp import AMQPProtocol, BasicProperties, Channel, Consumer, Delivery, connect
-from txmsg.errors import ConsumerCancelled, EncodeError
+from txmsg.errors import ConfigurationError, ConsumerCancelled, EncodeError
 
 __all__ = ["AMQPChannel", "AMQPConnection", "AMQPDelivery", "AMQPTransport"]
 
@@ -244,6 +244,9 @@ class AMQPChannel:
         on_cancel: Callable[[BaseException], object] | None = None,
     ) -> Deferred[str]:
         """Give each message of the queue to `callback(delivery)`; fires with the consumer tag."""
+
+        if not callable(callback):  # the client's None means a queue of its own
+            return fail(ConfigurationError(f"the callback must be callable, not {type(callback).__name__}"))
 
         def handle(delivery: Delivery) -> Any:
             return callback(AMQPDelivery(delivery))
