@@ -54,6 +54,8 @@ __all__ = [
     "reserved_name",
     "server_named_queue_type",
     "system_exchange",
+    "too_many_patterns",
+    "topology_full",
     "transient_queue_refused",
     "unknown_delivery_tag",
     "unknown_exchange_type",
@@ -280,6 +282,8 @@ def server_named_queue_type(queue_type: str) -> Fault:
 
 def unknown_exchange_type(type: str) -> Fault:
     """503, which closes the connection."""
+    if not type:
+        return fault(constants.COMMAND_INVALID, "invalid exchange type ''")
     return fault(constants.COMMAND_INVALID, f"unknown exchange type '{type}'")
 
 
@@ -321,6 +325,15 @@ def vhost_refused(vhost: str, user: str) -> Fault:
 
 
 # -- publishing -------------------------------------------------------------------------------------------
+
+
+def too_many_patterns(name: str, vhost: str) -> Fault:
+    """506, for the channel: to find where the message goes would take too long; ours, not RabbitMQ's."""
+    return fault(
+        constants.RESOURCE_ERROR,
+        f"too many patterns of {_resource('exchange', name, vhost)} match the routing key",
+        closes_connection=False,
+    )
 
 
 def message_too_large(size: int, limit: int) -> Fault:
@@ -409,4 +422,12 @@ def limit_reached(kind: str, name: str, vhost: str, limit: int) -> Fault:
     return fault(
         constants.PRECONDITION_FAILED,
         f"cannot declare {kind} '{name}': {kind} limit in vhost '{vhost}' ({limit}) is reached",
+    )
+
+
+def topology_full(kind: str, name: str, vhost: str, limit: int) -> Fault:
+    """406: names, keys and arguments in the virtual host take as many octets as they may; ours, not RabbitMQ's."""
+    return fault(
+        constants.PRECONDITION_FAILED,
+        f"cannot declare {kind} '{name}': what is declared in vhost '{vhost}' takes more than {limit} bytes",
     )

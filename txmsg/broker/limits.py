@@ -31,6 +31,8 @@ class BrokerLimits:
     login_delay_max: seconds it grows to.
     consumers_per_channel: Beyond: 530.
     queues, exchanges, bindings: per virtual host; exchanges without the standard ones.  Beyond: 406.
+    topology_bytes: octets that the names, keys and arguments of all that is declared in a virtual host take, with what
+        each thing costs.  Beyond: 406.
     queue_bytes: octets that one queue holds, with what each message costs.  Beyond: publishes are refused.
     broker_bytes: octets in all queues together.  Beyond: publishers are blocked until it is less again.
     unacked_per_channel: deliveries without an ack on one channel, whatever its prefetch count.  Beyond: no more
@@ -54,6 +56,7 @@ class BrokerLimits:
     queues: int = 10_000
     bindings: int = 50_000
     exchanges: int = 1_000
+    topology_bytes: int = 128 * MIB
     queue_bytes: int = 64 * MIB
     broker_bytes: int = 256 * MIB
     unacked_per_channel: int = 10_000

@@ -18,8 +18,9 @@ from txmsg.broker.faults import invalid_message, kind_of
 if TYPE_CHECKING:
     from txmsg.broker.exchanges.exchange import Headers
     from txmsg.broker.queue import Queue
+    from txmsg.wire.properties import BasicProperties
 
-__all__ = ["BCC", "CC", "NO_QUEUES", "Queues", "RouteCache", "find_queues", "routing_keys"]
+__all__ = ["BCC", "CC", "NO_QUEUES", "Queues", "RouteCache", "find_queues", "routing_keys", "without_bcc"]
 
 Queues: TypeAlias = "tuple[Queue, ...]"
 
@@ -47,6 +48,14 @@ def routing_keys(routing_key: str, headers: Headers) -> list[str]:
     return list(keys)
 
 
+def without_bcc(properties: BasicProperties) -> BasicProperties:
+    """`properties` as consumers, and whom a message is returned to, see them: without the header BCC."""
+    headers = properties.headers
+    if headers is None or BCC not in headers:
+        return properties
+    return properties.replace(headers={name: value for name, value in headers.items() if name != BCC})
+
+
 def find_queues(exchange: Exchange, keys: Sequence[str], headers: Headers | None) -> tuple[Queues, bool]:
     """The queues behind `exchange` for a message with these routing keys and headers, each once.
 
@@ -69,7 +78,7 @@ def find_queues(exchange: Exchange, keys: Sequence[str], headers: Headers | None
                 elif destination not in seen:
                     seen.add(destination)
                     waiting.append(destination)
-        if not is_routed and current.alternate is not None:
+        if not is_routed and current.alternate:  # the default exchange, "", is none to RabbitMQ
             alternate = exchanges.get(current.alternate)
             if alternate is not None and alternate not in seen:
                 seen.add(alternate)

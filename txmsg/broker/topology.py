@@ -18,10 +18,11 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from txmsg.broker import faults
+from txmsg.broker import faults, footprint
 from txmsg.broker.arguments import QUORUM, check_exchange_equivalence, check_queue_equivalence
 from txmsg.broker.bindings import EXCHANGE, QUEUE, Binding
 from txmsg.broker.exchanges import ALTERNATE_EXCHANGE, EXCHANGE_TYPES, STANDARD_EXCHANGES, Destination, Exchange
+from txmsg.broker.footprint import cost_of
 from txmsg.broker.interfaces import Journal, NoJournal
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.routing import RouteCache
@@ -66,6 +67,7 @@ class Topology(ABC):
         self.exchanges: dict[str, Exchange] = {}
         self.routes = RouteCache()
         self.topology_version = 0
+        self.topology_bytes = 0
         self._binding_count = 0
         #: What leads to a queue or an exchange.
         self._bindings_to: dict[Destination, dict[Binding, None]] = {}
@@ -143,6 +145,7 @@ class Topology(ABC):
             raise faults.invalid_argument_type("exchange", name, self.name, ALTERNATE_EXCHANGE, alternate)
         if len(self.exchanges) - len(STANDARD_EXCHANGES) > self.limits.exchanges:  # one more: the default one
             raise faults.limit_reached("exchange", name, self.name, self.limits.exchanges)
+        self._check_bytes("exchange", name, footprint.EXCHANGE + cost_of(name, arguments))
         made = self._new_exchange(
             name, type, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments
         )
@@ -153,6 +156,7 @@ class Topology(ABC):
 
     def _enter_exchange(self, exchange: Exchange) -> None:
         self.exchanges[exchange.name] = exchange
+        self.topology_bytes += footprint.EXCHANGE + cost_of(exchange.name, exchange.arguments)
         self._changed()
 
     def delete_exchange(self, name: str, *, if_unused: bool = False) -> None:
@@ -184,6 +188,7 @@ class Topology(ABC):
                 self._unbind(binding)
             waiting.extend(self._unbind_all_from(exchange))
             del self.exchanges[exchange.name]
+            self.topology_bytes -= footprint.EXCHANGE + cost_of(exchange.name, exchange.arguments)
             self._changed()
             if exchange.durable:
                 self.journal.exchange_deleted(self.name, exchange.name)
@@ -240,8 +245,10 @@ class Topology(ABC):
             raise faults.limit_reached("queue", name, self.name, self.limits.queues)
         if not name and arguments.get("x-queue-type") == QUORUM:
             raise faults.server_named_queue_type(QUORUM)
+        name = name or server_name("amq.gen")
+        self._check_bytes("queue", name, footprint.QUEUE + cost_of(name, arguments))
         made = self._new_queue(
-            name or server_name("amq.gen"),
+            name,
             durable=durable,
             exclusive=exclusive,
             auto_delete=auto_delete,
@@ -255,6 +262,7 @@ class Topology(ABC):
 
     def _enter_queue(self, queue: Queue) -> None:
         self.queues[queue.name] = queue
+        self.topology_bytes += footprint.QUEUE + cost_of(queue.name, queue.arguments)
         if queue.exclusive:
             self._owned.setdefault(queue.owner, {})[queue] = None
         self.topology_version += 1
@@ -278,7 +286,8 @@ class Topology(ABC):
             raise faults.in_use("queue", name, self.name)
         if if_empty and queue.message_count:
             raise faults.not_empty(name, self.name)
-        del self.queues[name]  # first: what its dead letters and cancelled consumers lead to finds it gone
+        del self.queues[name]  # first: whatever its consumers do when they are cancelled finds it gone
+        self.topology_bytes -= footprint.QUEUE + cost_of(name, queue.arguments)
         if queue.exclusive:
             owned = self._owned[queue.owner]
             del owned[queue]
@@ -384,6 +393,7 @@ class Topology(ABC):
             return
         if self._binding_count >= self.limits.bindings:
             raise faults.limit_reached("binding", routing_key, self.name, self.limits.bindings)
+        self._check_bytes("binding", routing_key, exchange.cost_of(binding))
         self._enter_binding(binding, exchange, found)
         if exchange.durable and found.durable:
             self.journal.bound(self.name, binding)
@@ -392,6 +402,7 @@ class Topology(ABC):
         exchange.add(binding, destination)
         self._bindings_to.setdefault(destination, {})[binding] = None
         self._binding_count += 1
+        self.topology_bytes += exchange.cost_of(binding)
         self._changed()
 
     def _binding_between(
@@ -420,6 +431,7 @@ class Topology(ABC):
         if not others:
             del self._bindings_to[destination]
         self._binding_count -= 1
+        self.topology_bytes -= exchange.cost_of(binding)
         self._changed()
         if exchange.durable and destination.durable:
             self.journal.unbound(self.name, binding)
@@ -429,6 +441,10 @@ class Topology(ABC):
         """Remove what leads to `destination`; returns the auto-delete exchanges that lost their last binding."""
         sources = [self._unbind(binding) for binding in list(self._bindings_to.get(destination, ()))]
         return [source for source in sources if source.auto_delete and not source.bindings]
+
+    def _check_bytes(self, kind: str, name: str, cost: int) -> None:
+        if self.topology_bytes + cost > self.limits.topology_bytes:
+            raise faults.topology_full(kind, name, self.name, self.limits.topology_bytes)
 
     def _changed(self) -> None:
         self.topology_version += 1

@@ -20,7 +20,7 @@ from txmsg.broker.interfaces import Clock, Journal
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.message import Message
 from txmsg.broker.queue import PENDING, REJECTED, ROUTED, UNROUTED, Queue
-from txmsg.broker.routing import BCC, CC, Queues, routing_keys
+from txmsg.broker.routing import BCC, CC, Queues, routing_keys, without_bcc
 from txmsg.broker.topology import Topology
 from txmsg.broker.usage import Usage
 
@@ -157,7 +157,7 @@ class VirtualHost(Topology):
 
         `properties` are those of `message`, decoded.  Returns UNROUTED, ROUTED, REJECTED if any queue refused it, or
         else PENDING if the journal has still to keep it in any.  Faults: 403 if the exchange is internal, 404 if it
-        is missing, 406 if CC or BCC is no array.
+        is missing, 406 if CC or BCC is no array, 506 if too many patterns match.
         """
         headers = properties.headers
         if headers is None:
@@ -172,8 +172,7 @@ class VirtualHost(Topology):
             if CC in headers or BCC in headers:
                 keys = routing_keys(routing_key, headers)
             if BCC in headers:
-                others = {name: value for name, value in headers.items() if name != BCC}
-                message = Message.published(exchange, routing_key, properties.replace(headers=others), message.body)
+                message = Message.published(exchange, routing_key, without_bcc(properties), message.body)
         if not exchange and any(key.startswith(REPLY_PREFIX) for key in keys):
             keys = self._reply(keys, message)
         return _put(self.routes.find(source, keys, properties.headers), message)
@@ -191,8 +190,8 @@ class VirtualHost(Topology):
     def publish_dead_letter(self, queue: str, message: Message, properties: BasicProperties) -> None:
         """Route what died in `queue` from `message.exchange`, its dead letter exchange, with `message.routing_key`.
 
-        Where the exchange is missing, nothing matches, or only queues it would circle through, the message is lost,
-        as in RabbitMQ.
+        Where the exchange is missing, nothing matches (or too much does), or only queues through which it would
+        circle, the message is lost, as in RabbitMQ.
         """
         source = self.exchanges.get(message.exchange)
         if source is None:
@@ -200,11 +199,11 @@ class VirtualHost(Topology):
         headers = properties.headers or {}
         try:
             keys = routing_keys(message.routing_key, headers)
-        except faults.Fault:  # a header of a policy of ours, or changed on the way
-            keys = [message.routing_key]
-        if not source.name and any(key.startswith(REPLY_PREFIX) for key in keys):
-            keys = self._reply(keys, message)
-        queues = self.routes.find(source, keys, properties.headers)
+            if not source.name and any(key.startswith(REPLY_PREFIX) for key in keys):
+                keys = self._reply(keys, message)
+            queues = self.routes.find(source, keys, headers)
+        except faults.Fault:  # there is nobody to tell
+            return
         _put(tuple(found for found in queues if not is_cycle(found.name, properties)), message)
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Union
 
+from txmsg.broker.footprint import BINDING, cost_of
+
 if TYPE_CHECKING:
     from txmsg.broker.bindings import Binding
     from txmsg.broker.queue import Queue
@@ -91,6 +93,10 @@ class Exchange:
 
     def check_binding(self, arguments: Mapping[str, Any]) -> None:
         """Raise a Fault if a binding with these arguments makes no sense here."""
+
+    def cost_of(self, binding: Binding) -> int:
+        """The octets that a binding of this exchange takes, about."""
+        return BINDING + cost_of(binding.source, binding.destination, binding.routing_key, binding.arguments)
 
     def add(self, binding: Binding, destination: Destination) -> None:
         """Add a binding that is not there yet; `destination` is what it leads to."""

@@ -15,6 +15,8 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from txmsg.broker.exchanges.exchange import Destination, Destinations, Exchange, Headers
+from txmsg.broker.faults import too_many_patterns
+from txmsg.broker.footprint import WORD
 
 if TYPE_CHECKING:
     from txmsg.broker.bindings import Binding
@@ -23,6 +25,10 @@ __all__ = ["TopicExchange", "is_pattern", "words_of"]
 
 ONE: Final = "*"
 ANY: Final = "#"
+
+#: Places looked at for one message.  Only who binds thousands of patterns that all match the same long key gets
+#: there; some ten milliseconds, in which nobody else is served.
+MAX_STEPS: Final = 100_000
 
 
 def words_of(key: str) -> list[str]:
@@ -53,16 +59,19 @@ def _canonical(words: list[str]) -> Iterator[str]:
 
 
 class _Place:
-    """A place in the tree: what may come next, and where patterns that end here lead."""
+    """A place in the tree: what may come next, and where patterns that end here lead.
+
+    There may be a million of them, so most of what they could have is None until it is needed.
+    """
 
     __slots__ = ("destinations", "is_any", "one", "rest", "words")
 
     def __init__(self, *, is_any: bool) -> None:
-        self.words: dict[str, _Place] = {}
+        self.words: dict[str, _Place] | None = None
         self.one: _Place | None = None
         self.rest: _Place | None = None
         self.is_any = is_any  # reached by `#`: any word leads back to itself
-        self.destinations = Destinations()
+        self.destinations: Destinations | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -72,27 +81,23 @@ class _Place:
         """The place behind a word of a pattern."""
         if word == ONE:
             return self.one
-        return self.rest if word == ANY else self.words.get(word)
+        if word == ANY:
+            return self.rest
+        return self.words.get(word) if self.words else None
 
-    def grow(self, word: str) -> _Place:
-        """A new place behind a word of a pattern."""
-        place = _Place(is_any=word == ANY)
+    def set(self, word: str, place: _Place | None) -> None:
+        """Put a place behind a word of a pattern, or take away the one that is there."""
         if word == ONE:
             self.one = place
         elif word == ANY:
             self.rest = place
+        elif place is None:
+            assert self.words is not None
+            del self.words[word]
+        elif self.words is None:
+            self.words = {word: place}
         else:
             self.words[word] = place
-        return place
-
-    def prune(self, word: str) -> None:
-        """Drop the place behind a word of a pattern."""
-        if word == ONE:
-            self.one = None
-        elif word == ANY:
-            self.rest = None
-        else:
-            del self.words[word]
 
 
 class TopicExchange(Exchange):
@@ -106,6 +111,11 @@ class TopicExchange(Exchange):
         self._by_key: dict[str, Destinations] = {}
         self._root = _Place(is_any=False)
 
+    def cost_of(self, binding: Binding) -> int:
+        """The octets that a binding takes, about, with the places of its pattern."""
+        words = words_of(binding.routing_key)
+        return super().cost_of(binding) + (WORD * len(words) if is_pattern(words) else 0)
+
     def add(self, binding: Binding, destination: Destination) -> None:
         """Add a binding that is not there yet."""
         super().add(binding, destination)
@@ -115,7 +125,13 @@ class TopicExchange(Exchange):
             return
         place = self._root
         for word in _canonical(words):
-            place = place.next(word) or place.grow(word)
+            following = place.next(word)
+            if following is None:
+                following = _Place(is_any=word == ANY)
+                place.set(word, following)
+            place = following
+        if place.destinations is None:
+            place.destinations = Destinations()
         place.destinations.count_in(destination)
 
     def remove(self, binding: Binding) -> None:
@@ -136,19 +152,21 @@ class TopicExchange(Exchange):
             following = place.next(word)
             assert following is not None, "a binding that is there has its places"
             place = following
+        assert place.destinations is not None
         place.destinations.count_out(destination)
         while path and place.is_empty:
             place, word = path.pop()
-            place.prune(word)
+            place.set(word, None)
 
     def route(self, routing_key: str, headers: Headers | None) -> Collection[Destination]:
-        """The destinations whose binding key matches."""
+        """The destinations whose binding key matches; Fault 506 if it costs too much to find out."""
         same = self._by_key.get(routing_key)
         if self._root.is_empty:
             return same or ()
         found: dict[Destination, int] = dict(same) if same else {}
         for place in self._reached(words_of(routing_key)):
-            found.update(place.destinations)
+            if place.destinations:
+                found.update(place.destinations)
         return found
 
     def _reached(self, words: list[str]) -> Collection[_Place]:
@@ -156,16 +174,23 @@ class TopicExchange(Exchange):
         places: dict[_Place, None] = {self._root: None}
         if self._root.rest is not None:
             places[self._root.rest] = None  # `#` may stand for no word
+        steps = 0
         for word in words:
+            steps += len(places)
+            if steps > MAX_STEPS:
+                raise too_many_patterns(self.name, self.vhost.name)
             reached: dict[_Place, None] = {}
             for place in places:
                 if place.is_any:
                     reached[place] = None
-                for following in (place.words.get(word), place.one):
-                    if following is not None:
-                        reached[following] = None
-                        if following.rest is not None:
-                            reached[following.rest] = None
+                if place.words is not None and (following := place.words.get(word)) is not None:
+                    reached[following] = None
+                    if following.rest is not None:
+                        reached[following.rest] = None
+                if (following := place.one) is not None:
+                    reached[following] = None
+                    if following.rest is not None:
+                        reached[following.rest] = None
             if not reached:
                 return ()
             places = reached
