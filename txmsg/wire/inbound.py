@@ -137,6 +137,12 @@ class Inbound(Session):
         self._end()
         return cut
 
+    @property
+    def unfinished(self) -> int:
+        """Octets kept of contents that have come in part, on all channels."""
+        contents = self._contents
+        return sum([content.collected for content in contents.values()]) if contents else 0
+
     # -- the loop -----------------------------------------------------------------------------------------
 
     def _receive(self, data: bytes, events: list[Event]) -> None:
