@@ -1,0 +1,227 @@
+"""Consuming: consume, cancel, get and qos; the consumers of a channel by their tags, and its direct replies.
+
+AMQP 0-9-1 section 1.8; https://www.rabbitmq.com/docs/consumers, /docs/consumer-prefetch, /docs/consumer-cancel and
+/docs/direct-reply-to.  The invariants:
+
+* No delivery comes before its consume-ok, and none after cancel-ok.
+* A client that cannot hear basic.cancel is not sent one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from txmsg.broker.channel.consumer import QueueConsumer
+from txmsg.broker.direct_reply import REPLY_TO
+from txmsg.broker.faults import (
+    consumer_limit,
+    duplicate_consumer_tag,
+    fault,
+    invalid_argument,
+    kind_of,
+    no_previous_queue,
+    not_implemented,
+    reply_consumer_acknowledges,
+    reply_consumer_set,
+)
+from txmsg.broker.topology import server_name
+from txmsg.errors import EncodeError
+from txmsg.wire.constants import PRECONDITION_FAILED
+from txmsg.wire.field_values import Timestamp
+from txmsg.wire.methods import basic
+
+if TYPE_CHECKING:
+    from txmsg.broker.channel.channel import ServerChannel
+    from txmsg.broker.message import Message
+    from txmsg.broker.queue import Queue
+
+__all__ = ["Consuming"]
+
+_PRIORITY: Final = "x-priority"
+_FAILOVER: Final = "x-cancel-on-ha-failover"
+
+
+class Consuming:
+    """The consumers of a channel.
+
+    consumers: dict[str, QueueConsumer] -- by tag; read-only.
+    prefetch_count: int -- of basic.qos without `global`: what the next consumers get; 0 for no limit.
+    reply_name: str -- what stands for this channel in `reply_to`, while it consumes direct replies; else "".
+    """
+
+    def __init__(self, channel: ServerChannel) -> None:
+        self._channel = channel
+        self.consumers: dict[str, QueueConsumer] = {}
+        self.prefetch_count = 0
+        self.reply_name = ""
+        self._reply_tag = ""
+        self.handlers: dict[type[Any], Any] = {
+            basic.Qos: self._qos,
+            basic.Consume: self._consume,
+            basic.Cancel: self._cancel,
+            basic.CancelOk: self._cancel_ok,
+            basic.Get: self._get,
+        }
+
+    def queue_name(self, name: str) -> str:
+        """`name`, or the queue this channel declared last if it is empty; Fault 404 if there is none."""
+        name = name or self._channel.last_queue
+        if not name:
+            raise no_previous_queue()
+        return name
+
+    # -- basic.qos ----------------------------------------------------------------------------------------
+
+    def _qos(self, method: basic.Qos) -> None:
+        if method.prefetch_size:
+            raise not_implemented(f"prefetch_size!=0 ({method.prefetch_size})")
+        # RabbitMQ 4 takes `global` as if it were absent.
+        if method.global_ and not self._channel.vhost.strict_4:
+            self._channel.send(basic.QosOk())
+            self._channel.credit.set_prefetch_count(method.prefetch_count)
+            return
+        self.prefetch_count = method.prefetch_count
+        self._channel.send(basic.QosOk())
+
+    # -- basic.consume ------------------------------------------------------------------------------------
+
+    def _consume(self, method: basic.Consume) -> None:
+        channel = self._channel
+        tag = method.consumer_tag
+        if tag in self.consumers:
+            raise duplicate_consumer_tag(tag)
+        if len(self.consumers) >= channel.vhost.limits.consumers_per_channel:
+            raise consumer_limit(channel.vhost.limits.consumers_per_channel)
+        if method.queue == REPLY_TO:
+            self._consume_replies(method)
+            return
+        name = self.queue_name(method.queue)
+        channel.connection.permissions.check_read("queue", name)
+        queue = channel.vhost.queue(name, channel.connection)
+        consumer = QueueConsumer(
+            channel,
+            queue,
+            tag or server_name("amq.ctag"),
+            no_ack=method.no_ack,
+            exclusive=method.exclusive,
+            priority=self._priority(queue, method.arguments),
+            prefetch_count=self.prefetch_count,
+            arguments=method.arguments,
+        )
+        if queue.type == "quorum" and channel.credit.has_prefetch_count:
+            raise not_implemented(f"queue '{name}' in vhost '{channel.vhost.name}' does not support global qos")
+        # It cannot be given anything yet.
+        queue.add_consumer(consumer)
+        self.consumers[consumer.tag] = consumer
+        if not method.nowait:
+            channel.send(basic.ConsumeOk(consumer.tag))
+        channel.credit.add(consumer)
+
+    @staticmethod
+    def _priority(queue: Queue, arguments: dict[str, Any]) -> int:
+        priority = arguments.get(_PRIORITY, 0)
+        if not isinstance(priority, int) or isinstance(priority, (bool, Timestamp)):
+            reason = f'"expected integer, got {kind_of(priority)}"'
+            raise invalid_argument("queue", queue.name, queue.vhost.name, _PRIORITY, reason)
+        failover = arguments.get(_FAILOVER, False)
+        if not isinstance(failover, bool):
+            reason = f"{{unacceptable_type,{kind_of(failover)}}}"
+            raise invalid_argument("queue", queue.name, queue.vhost.name, _FAILOVER, reason)
+        return int(priority)
+
+    # -- direct reply-to ----------------------------------------------------------------------------------
+
+    def _consume_replies(self, method: basic.Consume) -> None:
+        if self.reply_name:
+            raise reply_consumer_set()
+        if not method.no_ack:
+            raise reply_consumer_acknowledges()
+        self._reply_tag = method.consumer_tag or server_name("amq.ctag")
+        self.reply_name = self._channel.vhost.direct_reply.register(self)
+        if not method.nowait:
+            self._channel.send(basic.ConsumeOk(self._reply_tag))
+
+    def _end_replies(self) -> None:
+        if self.reply_name:
+            self._channel.vhost.direct_reply.unregister(self.reply_name)
+            self.reply_name = self._reply_tag = ""
+
+    def reply_received(self, message: Message) -> None:
+        """A direct reply; it goes out at once, or, to a client that does not read, nowhere, as RabbitMQ drops it."""
+        channel = self._channel
+        if not channel.is_open or not channel.connection.can_publish:
+            return
+        # The delivery tag is the next one, and is not used up.
+        method = basic.Deliver(self._reply_tag, channel.settling.last_tag + 1, False, "", message.routing_key)
+        try:
+            parts = channel.wire.send_content(channel.number, method, message.encoded_properties, message.body)
+        except EncodeError as error:
+            channel.refuse_soon(fault(PRECONDITION_FAILED, f"a reply cannot be sent: {error}"), basic.Deliver)
+            return
+        channel.connection.write_all(parts)
+
+    # -- basic.cancel -------------------------------------------------------------------------------------
+
+    def _cancel(self, method: basic.Cancel) -> None:
+        tag = method.consumer_tag
+        consumer = self.consumers.pop(tag, None)
+        if consumer is not None:
+            self._remove(consumer)
+        elif tag and tag == self._reply_tag:
+            self._end_replies()
+        if not method.nowait:
+            self._channel.send(basic.CancelOk(tag))
+
+    def _remove(self, consumer: QueueConsumer) -> None:
+        consumer.is_available = False
+        self._channel.credit.remove(consumer)
+        consumer.queue.remove_consumer(consumer)
+
+    def cancelled_by_queue(self, consumer: QueueConsumer) -> None:
+        """The queue is gone: tell a client that can hear it."""
+        channel = self._channel
+        if self.consumers.get(consumer.tag) is not consumer:
+            return
+        del self.consumers[consumer.tag]
+        channel.credit.remove(consumer)
+        if channel.connection.capabilities.get("consumer_cancel_notify") is True:
+            channel.send(basic.Cancel(consumer.tag, True))
+
+    def _cancel_ok(self, method: basic.CancelOk) -> None:
+        """The client has heard; it was not asked to answer."""
+
+    # -- basic.get ----------------------------------------------------------------------------------------
+
+    def _get(self, method: basic.Get) -> None:
+        channel = self._channel
+        name = self.queue_name(method.queue)
+        channel.connection.permissions.check_read("queue", name)
+        queue = channel.vhost.queue(name, channel.connection)
+        settling = channel.settling
+        limit = channel.vhost.limits.unacked_per_channel
+        if not method.no_ack and len(settling.unacked) >= limit:
+            raise fault(PRECONDITION_FAILED, f"{limit} deliveries on this channel are not acknowledged")
+        if not channel.is_open:
+            # The client has closed the channel meanwhile, and could not receive it.
+            return
+        entry = queue.get(no_ack=method.no_ack)
+        if entry is None:
+            channel.send(basic.GetEmpty())
+            return
+        tag = settling.last_tag = settling.last_tag + 1
+        if not method.no_ack:
+            settling.unacked[tag] = (None, queue, entry)
+        message = entry.message
+        reply = basic.GetOk(tag, entry.delivery_count > 0, message.exchange, message.routing_key, queue.message_count)
+        try:
+            parts = channel.wire.send_content(channel.number, reply, message.encoded_properties, message.body)
+        except EncodeError as error:
+            raise fault(PRECONDITION_FAILED, f"a message of queue '{name}' cannot be sent: {error}") from None
+        channel.connection.write_all(parts)
+
+    def close(self) -> None:
+        """The channel is over: no consumer is left."""
+        self._end_replies()
+        consumers, self.consumers = self.consumers, {}
+        for consumer in consumers.values():
+            self._remove(consumer)
