@@ -1,8 +1,6 @@
-"""Alarms: what the broker is low on, and that publishers wait meanwhile.
+"""Alarms: what the broker is low on.  Publishers wait meanwhile; see `txmsg.broker.blocking`.
 
-https://www.rabbitmq.com/docs/alarms and https://www.rabbitmq.com/docs/connection-blocked.  While an alarm is on, a
-connection that has published, or tries to, is told connection.blocked, once and if it has the capability, and is not
-read until all alarms are off; then it is told connection.unblocked.  Connections that only consume notice nothing.
+https://www.rabbitmq.com/docs/alarms
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class LoginRefused(TxmsgError):
 
 
 def offered_mechanisms(certificate_name: str | None) -> list[str]:
-    """What a connection may log in with; EXTERNAL where its client certificate names a user."""
-    return [PLAIN, AMQPLAIN] if certificate_name is None else [EXTERNAL, PLAIN, AMQPLAIN]
+    """What a connection may log in with, in RabbitMQ's order; EXTERNAL where its client certificate names a user."""
+    return [AMQPLAIN, PLAIN] if certificate_name is None else [EXTERNAL, AMQPLAIN, PLAIN]
 
 
 def authenticate(

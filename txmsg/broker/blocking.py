@@ -1,7 +1,8 @@
 """Blocking: one connection's part in the alarms (see `txmsg.broker.alarms`).
 
-https://www.rabbitmq.com/docs/connection-blocked: the client is told once when the first alarm meets it and once when
-the last is over, if it has the capability; in between nothing is read from it, so its acks and its close wait too.
+https://www.rabbitmq.com/docs/connection-blocked, and measured on RabbitMQ 3.10: an alarm meets a connection at the next
+publish it sends, whatever it did before.  It is told so, once and if it has the capability, and from that publish on
+nothing of it is done until the last alarm is over, which it is told too: its acks and its close wait as well.
 """
 
 from __future__ import annotations
@@ -23,31 +24,24 @@ class Blocking:
     tell(reason) -- writes connection.blocked, or connection.unblocked for None.
     """
 
-    __slots__ = ("_alarms", "_connection", "_tell", "has_published", "is_blocked")
+    __slots__ = ("_alarms", "_connection", "_tell", "is_blocked")
 
     def __init__(self, connection: BrokerConnection, alarms: Alarms, tell: Callable[[str | None], object]) -> None:
         self._connection = connection
         self._alarms = alarms
         self._tell = tell
-        #: Whether it has ever published, or begun to.
-        self.has_published = False
         self.is_blocked = False
 
-    def publishing_started(self) -> None:
-        """The first publish has come."""
-        if not self.has_published:
-            self.has_published = True
-            self.alarms_changed()
+    def publishing(self) -> None:
+        """There is a publish."""
+        if self._alarms.are_on and not self.is_blocked:
+            self.is_blocked = True
+            self._tell(blocked_text(self._alarms.sources))
+            self._connection.pause_reading(self)
 
     def alarms_changed(self) -> None:
         """An alarm went on or off."""
-        should_block = self.has_published and self._alarms.are_on
-        if should_block == self.is_blocked:
-            return
-        self.is_blocked = should_block
-        if should_block:
-            self._tell(blocked_text(self._alarms.sources))
-            self._connection.pause_reading(self)
-        else:
+        if self.is_blocked and not self._alarms.are_on:
+            self.is_blocked = False
             self._tell(None)
             self._connection.resume_reading(self)

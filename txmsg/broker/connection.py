@@ -35,11 +35,12 @@ from txmsg.broker.flow import ConnectionFlow
 from txmsg.broker.handshake import PROTOCOL_HEADER_0_9, ServerHandshake, Stage
 from txmsg.broker.permissions import Permissions
 from txmsg.broker.tls import peer_name
-from txmsg.errors import EncodeError, LocalProtocolError, RemoteProtocolError, clip
+from txmsg.broker.violations import answer_to
+from txmsg.errors import EncodeError, LocalProtocolError, clip
 from txmsg.wire.constants import PROTOCOL_HEADER
-from txmsg.wire.events import MethodReceived, ProtocolFailure, ProtocolHeaderReceived
+from txmsg.wire.events import ContentRefused, MethodReceived, ProtocolFailure, ProtocolHeaderReceived
 from txmsg.wire.layout import Method
-from txmsg.wire.methods import channel, connection
+from txmsg.wire.methods import basic, channel, connection
 
 if TYPE_CHECKING:
     from txmsg.broker.server import Broker
@@ -256,7 +257,9 @@ class BrokerConnection(ConnectionFlow):
             else:
                 self._connection_method(event.method)
         elif isinstance(event, ProtocolFailure):
-            self._protocol_failure(event.error)
+            self._protocol_failure(event)
+        elif isinstance(event, ContentRefused):
+            self._content_refused(event.channel, event.size)
         elif isinstance(event, ProtocolHeaderReceived):
             self.handshake.header_received(event.raw)
 
@@ -303,12 +306,18 @@ class BrokerConnection(ConnectionFlow):
             # Our passwords do not expire, so any new one will do: as RabbitMQ's internal users.
             self.send(connection.UpdateSecretOk())
 
-    def _protocol_failure(self, error: RemoteProtocolError) -> None:
-        self._log.warn("{connection}: {problem}", connection=self.name, problem=clip(str(error)))
+    def _protocol_failure(self, failure: ProtocolFailure) -> None:
+        self._log.warn("{connection}: {problem}", connection=self.name, problem=clip(str(failure.error)))
         if self.handshake.is_trusted:
-            self.close_with(faults.fault(error.reply_code, clip(str(error)), closes_connection=True))
+            self.close_with(*answer_to(failure, self.wire.channel_max))
         else:
             self.end_quietly()
+
+    def _content_refused(self, number: int, size: int) -> None:
+        """A body that is too large; the wire has not kept it, and waits for the channel's close."""
+        receiver = self.channels.get(number)
+        if receiver is not None:
+            receiver.refuse(faults.message_too_large(size, self.limits.max_message_size), basic.Publish)
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -330,8 +339,9 @@ class BrokerConnection(ConnectionFlow):
     # -- blocked -------------------------------------------------------------------------------------------
 
     def publishing_started(self) -> None:
-        """A channel has its first publish."""
-        self.blocking.publishing_started()
+        """There is a publish, or the beginning of one: it waits while an alarm is on."""
+        if self.is_open:
+            self.blocking.publishing()
 
     def _tell_blocked(self, reason: str | None) -> None:
         if self.capabilities.get("connection.blocked") is True and self.is_open:

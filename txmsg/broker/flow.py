@@ -22,6 +22,7 @@ from txmsg.broker.faults import Fault
 from txmsg.broker.slow_reader import SlowReader, unsent
 from txmsg.wire.connection import Limits, Role
 from txmsg.wire.constants import CONNECTION_FORCED, INTERNAL_ERROR, RESOURCE_ERROR
+from txmsg.wire.events import PUBLISH, Event
 from txmsg.wire.layout import Method
 
 if TYPE_CHECKING:
@@ -79,8 +80,13 @@ class ConnectionFlow(WireProtocol):
         """What of `data` the wire is to read; None for nothing."""
         return data
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the handshake is done and the end has not begun."""
+        raise NotImplementedError
+
     def publishing_started(self) -> None:
-        """There is a publish, or a part of one."""
+        """There is a publish, or a part of one: reading is paused if an alarm is on and the connection is open."""
 
     def close_with(self, fault: Fault, cause: type[Method] | None = None) -> None:
         """Close the connection because of `fault`."""
@@ -109,17 +115,19 @@ class ConnectionFlow(WireProtocol):
         elif events:
             self._dispatch(events)
         unfinished = self.wire.unfinished
-        if unfinished != self._unfinished:
+        if unfinished != self._unfinished and self._is_connected:
             self._unfinished_changed(unfinished)
 
     def _dispatch(self, events: list[Any]) -> None:
         """Work off events until there are no more, or something pauses reading."""
         channels = self.channels
         pauses = self._reading_pauses
+        alarms = self.broker.alarms
         self._is_dispatching = True
         try:
             while events:
-                rest = iter(events)
+                publish = _first_publish(events) if alarms.are_on and self.is_open else None
+                rest = iter(events if publish is None else events[:publish])
                 for event in rest:
                     if type(event) is tuple:
                         receiver = channels.get(event[1])
@@ -129,7 +137,12 @@ class ConnectionFlow(WireProtocol):
                         self.event_received(event)
                     if pauses:
                         break
-                events = [*rest, *self._held]
+                left = [*rest]
+                if publish is not None:
+                    left += events[publish:]
+                    if not pauses:
+                        self.publishing_started()
+                events = left + self._held
                 self._held = []
                 if pauses:
                     self._held = events
@@ -233,3 +246,8 @@ class ConnectionFlow(WireProtocol):
         except Exception:
             self._log.failure("{connection}: it could not even be closed", connection=self.name)
             self.abort_transport()
+
+
+def _first_publish(events: list[Event]) -> int | None:
+    """Where the first publish is."""
+    return next((place for place, event in enumerate(events) if type(event) is tuple and event[0] == PUBLISH), None)

@@ -25,7 +25,7 @@ from txmsg.wire.methods import basic
 from txmsg.wire.properties import BasicProperties, UndecodableProperties
 from txmsg.wire.tables import TableLimits
 
-__all__ = ["Content", "Properties", "decode_properties", "event_head"]
+__all__ = ["Content", "Oversized", "Properties", "decode_properties", "event_head"]
 
 #: What a content event carries.
 Properties: TypeAlias = BasicProperties | UndecodableProperties
@@ -80,6 +80,12 @@ def decode_properties(octets: bytes, limits: TableLimits) -> Properties:
         return UndecodableProperties(octets, error)
 
 
+class Oversized(RemoteProtocolError):
+    """A content header declares more octets than are taken; `size` of them."""
+
+    size = 0
+
+
 class Content:
     """A content between its method and its last body frame.
 
@@ -114,9 +120,11 @@ class Content:
         if weight:
             raise RemoteProtocolError(f"content header of weight {weight}; it must be 0", FRAME_ERROR)
         if size > max_message_size:
-            raise RemoteProtocolError(
+            oversized = Oversized(
                 f"content of {size} octets, larger than the max_message_size {max_message_size}", FRAME_ERROR
             )
+            oversized.size = size
+            raise oversized
         self.properties = decode_properties(payload[_HEADER.size :])
         self.size = self.left = size
 

@@ -36,6 +36,7 @@ __all__ = [
     "PUBLISH",
     "RETURN",
     "ContentEvent",
+    "ContentRefused",
     "Event",
     "MethodReceived",
     "ProtocolFailure",
@@ -94,13 +95,32 @@ class ProtocolFailure:
     """The peer broke the protocol.  Always the last event: what follows in the stream has no meaning.
 
     error: RemoteProtocolError -- its `reply_code` is the one to send in connection.close.
+    channel, class_id, method_id: int -- what was being read: a frame on that channel, with or of that method; 0
+        where there was none.
     """
 
     error: RemoteProtocolError
+    channel: int = 0
+    class_id: int = 0
+    method_id: int = 0
+
+
+@dataclass(slots=True)
+class ContentRefused:
+    """Servers only: a client announces a body of more than `max_message_size` octets.
+
+    Nothing of it is kept, and whatever else comes on the channel is discarded, but its close; whoever gets this must
+    close the channel.
+
+    channel: int.  size: int -- octets announced.
+    """
+
+    channel: int
+    size: int
 
 
 #: A content or an acknowledgement; see the module's docstring for the elements.
 ContentEvent: TypeAlias = tuple[Any, ...]
 
 #: Anything that `receive` gives.
-Event: TypeAlias = ContentEvent | MethodReceived | ProtocolHeaderReceived | ProtocolFailure
+Event: TypeAlias = ContentEvent | MethodReceived | ContentRefused | ProtocolHeaderReceived | ProtocolFailure

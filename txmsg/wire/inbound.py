@@ -39,10 +39,11 @@ from txmsg.wire.constants import (
     UNEXPECTED_FRAME,
     Role,
 )
-from txmsg.wire.content import Content, event_head
+from txmsg.wire.content import Content, Oversized, event_head
 from txmsg.wire.events import (
     ACK,
     NACK,
+    ContentRefused,
     Event,
     MethodReceived,
     ProtocolFailure,
@@ -83,6 +84,10 @@ class Inbound(Session):
         #: None to discard them.
         self._left = 0
         self._sink: Content | None = None
+        #: Server: channels of which the rest is discarded until they are closed; see `ContentRefused`.
+        self._refused: set[int] = set()
+        #: What is being read by the plain way: channel, class id, method id.
+        self._reading = (0, 0, 0)
         self._repeats = Repeats(role.peer, limits, self._contents, self._takes_contents)
 
     # -- the public part ----------------------------------------------------------------------------------
@@ -103,13 +108,13 @@ class Inbound(Session):
             self._receive(data, events)
         except RemoteProtocolError as error:
             self._end()
-            events.append(ProtocolFailure(error))
+            events.append(ProtocolFailure(error, *self._reading))
         except Exception as cause:
             # A defect of ours, and no reason to leave a Deferred waiting for ever.
             self._end()
             defect = RemoteProtocolError(f"{type(cause).__name__} while reading what the peer sent", INTERNAL_ERROR)
             defect.__cause__ = cause
-            events.append(ProtocolFailure(defect))
+            events.append(ProtocolFailure(defect, *self._reading))
         return events
 
     def receive_eof(self) -> str:
@@ -180,6 +185,7 @@ class Inbound(Session):
                 self._end()
                 events.append(ProtocolHeaderReceived(raw, tuple(raw[4:])))
                 return
+            self._reading = (number, 0, 0)
             check_frame_start(
                 frame_type, number, size, size_limit, self.channel_max, data[position : position + START_SIZE]
             )
@@ -215,7 +221,11 @@ class Inbound(Session):
 
     def _takes_contents(self, number: int) -> bool:
         """Whether contents and acknowledgements may come on channel `number` now."""
-        return self.state is ConnectionState.OPEN and self._channels.get(number) is ChannelState.OPEN
+        return (
+            self.state is ConnectionState.OPEN
+            and self._channels.get(number) is ChannelState.OPEN
+            and number not in self._refused
+        )
 
     # -- methods ------------------------------------------------------------------------------------------
 
@@ -223,6 +233,7 @@ class Inbound(Session):
         if after - first < _IDS.size:
             raise RemoteProtocolError(f"method frame of {after - first} octets", FRAME_ERROR)
         class_id, method_id = _IDS.unpack_from(data, first)
+        self._reading = (number, class_id, method_id)
         method_class = METHODS.get((class_id, method_id))
         if number:
             self._take_channel_method(number, class_id, method_id, method_class, data, first, after, events)
@@ -267,6 +278,8 @@ class Inbound(Session):
         if closed_by(self.state):
             return
         state = self.channel_state(number)
+        if number in self._refused and method_class is not channel.Close:
+            return
         is_closing = bool(closed_by(state))
         # An open during the close of the same number would wait for ever if it were discarded.
         if is_closing and method_class is not channel.Open and class_id != CLASS_CONNECTION:
@@ -315,6 +328,8 @@ class Inbound(Session):
             raise RemoteProtocolError(f"{what} frame on channel {number}, which is not open", CHANNEL_ERROR)
         if closed_by(state):
             return None
+        if number in self._refused:
+            return None
         content = self._contents.get(number)
         if content is None:
             raise RemoteProtocolError(f"{what} frame without a method on channel {number}", UNEXPECTED_FRAME)
@@ -324,7 +339,16 @@ class Inbound(Session):
         content = self._content_at(number, "content header")
         if content is None:
             return
-        content.take_header(payload, self.limits.max_message_size, self._repeats.decode_properties)
+        try:
+            content.take_header(payload, self.limits.max_message_size, self._repeats.decode_properties)
+        except Oversized as error:
+            if self.role is Role.CLIENT:
+                raise
+            del self._contents[number]
+            self._refused.add(number)
+            self._repeats.forget()
+            events.append(ContentRefused(number, error.size))
+            return
         if not content.size:
             del self._contents[number]
             events.append(content.event())
@@ -394,6 +418,7 @@ class Inbound(Session):
 
     def _drop_contents(self) -> None:
         self._contents.clear()
+        self._refused.clear()
         self._sink = None
 
     # -- state --------------------------------------------------------------------------------------------
@@ -409,6 +434,7 @@ class Inbound(Session):
     def _move_channel(self, number: int, state: ChannelState) -> None:
         super()._move_channel(number, state)
         self._repeats.forget()
+        self._refused.discard(number)
         content = None if state is ChannelState.OPEN else self._contents.pop(number, None)
         if content is not None and content is self._sink:
             self._sink = None
