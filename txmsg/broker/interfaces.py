@@ -53,8 +53,10 @@ class Consumer(Protocol):
     exclusive: bool
     #: The argument x-priority; higher ones are served first.
     priority: int
-    #: Whether it may be given a message now: credit, flow, room in the socket's buffer.
-    is_available: bool
+
+    @property
+    def is_available(self) -> bool:
+        """Whether it may be given a message now: credit, flow, room in the socket's buffer."""
 
     def deliver(self, queue: Queue, entry: Entry) -> None:
         """Take `entry`.  Must not raise, nor call back into the queue's dispatch."""
