@@ -1,7 +1,8 @@
-"""What the conformance cases stand on: the same case runs over RabbitMQ and over the small broker on pamqp.
+"""What the conformance cases stand on: the same case runs over RabbitMQ, our own broker, and a small one on pamqp.
 
     class GetCases(BrokerCase): ...                        # the cases, not collected by themselves
     class GetOverRabbitMQ(OverRabbitMQ, GetCases): ...
+    class GetOverBroker(OverBroker, GetCases): ...
     class GetOverPeer(OverPeer, GetCases): ...
 
 Every connection that a case makes is closed at its end.  What trial then finds left in the reactor (delayed
@@ -24,9 +25,19 @@ from twisted.python.failure import Failure
 from tests.cases import RabbitMQTestCase, ReactorTestCase
 from tests.conformance.minibroker import MiniBroker, Session
 from txmsg.amqp import AMQPProtocol, Channel, ConnectionParameters, Delivery, connect
-from txmsg.testing import free_ports
+from txmsg.testing import EmbeddedBroker, free_ports
 
-__all__ = ["BrokerCase", "ConfirmCase", "OverPeer", "OverRabbitMQ", "outcomes", "pause", "reactor", "settle"]
+__all__ = [
+    "BrokerCase",
+    "ConfirmCase",
+    "OverBroker",
+    "OverPeer",
+    "OverRabbitMQ",
+    "outcomes",
+    "pause",
+    "reactor",
+    "settle",
+]
 
 reactor: Any = installed_reactor
 
@@ -153,6 +164,22 @@ class OverRabbitMQ(RabbitMQTestCase):
     """The case runs over the private RabbitMQ node."""
 
     __test__ = True
+
+
+class OverBroker(ReactorTestCase):
+    """The case runs over an embedded broker of its own, `self.broker`, on a socket of the loopback interface."""
+
+    __test__ = True
+
+    def setUp(self) -> Deferred[Any]:
+        """Start it."""
+        self.broker = EmbeddedBroker(listen=True)
+        self.addCleanup(self.broker.stop)
+        return self.broker.start()
+
+    def parameters(self, **overrides: Any) -> ConnectionParameters:
+        """Parameters for it, user ``guest``, virtual host ``/``, with the fields given as keywords."""
+        return ConnectionParameters.from_url(self.broker.url, **overrides)
 
 
 class OverPeer(ReactorTestCase):

@@ -1,12 +1,30 @@
 """The public test kit: brokers to test against.
 
+* :mod:`txmsg.testing.broker`: a whole broker inside your test, with or without a socket, which can be looked into and
+  told to fail (:mod:`txmsg.testing.faults`).
 * :mod:`txmsg.testing.rabbitmq`: a private RabbitMQ node, started and killed by your test.
 * :mod:`txmsg.testing.ports`: free ports that cannot lead to a TCP self-connect.
 
 Nothing else in txmsg imports this package.
 """
 
+from txmsg.testing.broker import EmbeddedBroker, WaitTimeout
+from txmsg.testing.inspection import MessageView, NoSuchEntity, QueueView
 from txmsg.testing.ports import free_ports
 from txmsg.testing.rabbitmq import NodeFailed, NodeTLS, RabbitMQMissing, RabbitMQNode, find_rabbitmq_server
+from txmsg.testing.scripted import ScriptedFault
 
-__all__ = ["NodeFailed", "NodeTLS", "RabbitMQMissing", "RabbitMQNode", "find_rabbitmq_server", "free_ports"]
+__all__ = [
+    "EmbeddedBroker",
+    "MessageView",
+    "NoSuchEntity",
+    "NodeFailed",
+    "NodeTLS",
+    "QueueView",
+    "RabbitMQMissing",
+    "RabbitMQNode",
+    "ScriptedFault",
+    "WaitTimeout",
+    "find_rabbitmq_server",
+    "free_ports",
+]
