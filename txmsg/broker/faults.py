@@ -29,6 +29,7 @@ __all__ = [
     "exclusive_use",
     "fast_reply_missing",
     "fault",
+    "global_qos_unsupported",
     "in_use",
     "inequivalent",
     "internal_exchange",
@@ -47,8 +48,10 @@ __all__ = [
     "not_empty",
     "not_found",
     "not_implemented",
+    "not_kept",
     "not_transactional",
     "queue_full",
+    "quorum_delete_unsupported",
     "reply_consumer_acknowledges",
     "reply_consumer_set",
     "reserved_name",
@@ -56,9 +59,13 @@ __all__ = [
     "system_exchange",
     "too_many_patterns",
     "topology_full",
+    "transaction_limit",
     "transient_queue_refused",
+    "unacked_limit",
+    "undecodable_properties",
     "unknown_delivery_tag",
     "unknown_exchange_type",
+    "unsendable",
     "user_id_mismatch",
     "vhost_missing",
     "vhost_refused",
@@ -161,6 +168,15 @@ def in_use(kind: str, name: str, vhost: str) -> Fault:
 def not_empty(name: str, vhost: str) -> Fault:
     """406: the queue was to be deleted only if it is empty."""
     return fault(constants.PRECONDITION_FAILED, f"{_resource('queue', name, vhost)} not empty")
+
+
+def quorum_delete_unsupported(name: str, vhost: str, flag: str) -> Fault:
+    """540, which closes the connection: a quorum queue is deleted with the flag `if-unused` or `if-empty`."""
+    return fault(
+        constants.NOT_IMPLEMENTED,
+        f"cannot delete {_resource('queue', name, vhost)}. queue.delete operations with {flag} flag set are not "
+        "supported by quorum queues",
+    )
 
 
 def exclusive_use(name: str, vhost: str) -> Fault:
@@ -359,6 +375,21 @@ def user_id_mismatch(claimed: str, user: str) -> Fault:
     )
 
 
+def undecodable_properties(reply_code: int, problem: str) -> Fault:
+    """502 or 501, which closes the connection: the property list cannot be decoded.  RabbitMQ fails with 541 here."""
+    return fault(reply_code, f"message properties: {clip(problem)}", closes_connection=True)
+
+
+def transaction_limit(limit: int) -> Fault:
+    """506, which closes the connection: a transaction holds as much as a queue may; ours."""
+    return fault(constants.RESOURCE_ERROR, f"a transaction holds at most {limit} bytes")
+
+
+def not_kept() -> Fault:
+    """541, which closes the connection: what a method did could not be written to disk; ours."""
+    return fault(constants.INTERNAL_ERROR, "the change could not be written to disk")
+
+
 def queue_full(name: str, vhost: str, limit: int) -> Fault:
     """311: the queue holds as much as one may; ours, RabbitMQ has no such limit."""
     return fault(
@@ -372,6 +403,21 @@ def queue_full(name: str, vhost: str, limit: int) -> Fault:
 def unknown_delivery_tag(tag: int) -> Fault:
     """406: nothing with that tag is waiting for its ack on the channel."""
     return fault(constants.PRECONDITION_FAILED, f"unknown delivery tag {tag}")
+
+
+def unacked_limit(limit: int) -> Fault:
+    """406: basic.get while that many deliveries on the channel are not settled; ours."""
+    return fault(constants.PRECONDITION_FAILED, f"{limit} deliveries on this channel are not acknowledged")
+
+
+def unsendable(what: str, problem: str) -> Fault:
+    """406: a message cannot be sent to this client, as its headers do not fit a frame of the size agreed; ours."""
+    return fault(constants.PRECONDITION_FAILED, f"{what} cannot be sent: {clip(problem)}")
+
+
+def global_qos_unsupported(name: str, vhost: str) -> Fault:
+    """540, which closes the connection: a consumer of a quorum queue on a channel with a global prefetch count."""
+    return fault(constants.NOT_IMPLEMENTED, f"{_resource('queue', name, vhost)} does not support global qos")
 
 
 def duplicate_consumer_tag(tag: str) -> Fault:

@@ -26,10 +26,9 @@ from txmsg.broker.channel.publishing import Publishing
 from txmsg.broker.channel.settling import Settling
 from txmsg.broker.channel.topology import Topology
 from txmsg.broker.channel.transaction import Transactions
-from txmsg.broker.faults import Fault, fault, not_implemented
+from txmsg.broker.faults import Fault, not_implemented, not_kept
 from txmsg.errors import LocalProtocolError, TxmsgError
 from txmsg.wire.connection import ChannelState
-from txmsg.wire.constants import INTERNAL_ERROR
 from txmsg.wire.events import ACK, PUBLISH, ContentEvent
 from txmsg.wire.layout import Method
 from txmsg.wire.methods import basic, channel
@@ -124,6 +123,7 @@ class ServerChannel:
             if handler is None:
                 raise not_implemented(method.NAME)
             handler(method)
+            self.consuming.tell_cancelled()
         except Fault as refusal:
             self.refuse(refusal, type(method))
 
@@ -154,7 +154,7 @@ class ServerChannel:
     def _not_kept(self, error: TxmsgError, cause: type[Method]) -> None:
         if not self._is_over:
             self._log.error("what {cause} did could not be kept: {error}", cause=cause.NAME, error=error)
-            self.refuse(fault(INTERNAL_ERROR, "the change could not be written to disk"), cause)
+            self.refuse(not_kept(), cause)
         self._end_waiting()
 
     def _end_waiting(self) -> None:
@@ -170,6 +170,7 @@ class ServerChannel:
         if self._is_over:
             return
         self.confirms.flush()
+        self.consuming.tell_cancelled()
         if self._coming_fault is not None:
             self.refuse(*self._coming_fault)
 

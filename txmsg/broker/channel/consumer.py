@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmsg.broker.faults import fault
+from txmsg.broker.faults import unsendable
 from txmsg.errors import EncodeError, LocalProtocolError
-from txmsg.wire.constants import PRECONDITION_FAILED
 from txmsg.wire.methods import basic
 
 if TYPE_CHECKING:
@@ -117,10 +116,7 @@ class QueueConsumer:
         except EncodeError as error:
             # Headers that do not fit a frame of this client, for one: it is told rather than left waiting.
             self._credit.close()
-            self._channel.refuse_soon(
-                fault(PRECONDITION_FAILED, f"delivery {tag} of queue '{queue.name}' cannot be sent: {error}"),
-                basic.Deliver,
-            )
+            self._channel.refuse_soon(unsendable(f"delivery {tag} of queue '{queue.name}'", str(error)), basic.Deliver)
         if not connection.can_publish:
             self._credit.update()
 

@@ -11,22 +11,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from txmsg.broker.arguments import QUORUM
 from txmsg.broker.channel.consumer import QueueConsumer
 from txmsg.broker.direct_reply import REPLY_TO
 from txmsg.broker.faults import (
     consumer_limit,
     duplicate_consumer_tag,
-    fault,
+    global_qos_unsupported,
     invalid_argument,
     kind_of,
     no_previous_queue,
     not_implemented,
     reply_consumer_acknowledges,
     reply_consumer_set,
+    unacked_limit,
+    unsendable,
 )
 from txmsg.broker.topology import server_name
 from txmsg.errors import EncodeError
-from txmsg.wire.constants import PRECONDITION_FAILED
 from txmsg.wire.field_values import Timestamp
 from txmsg.wire.methods import basic
 
@@ -55,6 +57,8 @@ class Consuming:
         self.prefetch_count = 0
         self.reply_name = ""
         self._reply_tag = ""
+        #: Tags of consumers whose queue went, of which the client has not heard.
+        self._cancelled: list[str] = []
         self.handlers: dict[type[Any], Any] = {
             basic.Qos: self._qos,
             basic.Consume: self._consume,
@@ -88,6 +92,8 @@ class Consuming:
     def _consume(self, method: basic.Consume) -> None:
         channel = self._channel
         tag = method.consumer_tag
+        # Before the same tag may come to mean another consumer.
+        self.tell_cancelled()
         if tag in self.consumers:
             raise duplicate_consumer_tag(tag)
         if len(self.consumers) >= channel.vhost.limits.consumers_per_channel:
@@ -108,8 +114,8 @@ class Consuming:
             prefetch_count=self.prefetch_count,
             arguments=method.arguments,
         )
-        if queue.type == "quorum" and channel.credit.has_prefetch_count:
-            raise not_implemented(f"queue '{name}' in vhost '{channel.vhost.name}' does not support global qos")
+        if queue.type == QUORUM and channel.credit.has_prefetch_count:
+            raise global_qos_unsupported(name, channel.vhost.name)
         # It cannot be given anything yet.
         queue.add_consumer(consumer)
         self.consumers[consumer.tag] = consumer
@@ -156,7 +162,7 @@ class Consuming:
         try:
             parts = channel.wire.send_content(channel.number, method, message.encoded_properties, message.body)
         except EncodeError as error:
-            channel.refuse_soon(fault(PRECONDITION_FAILED, f"a reply cannot be sent: {error}"), basic.Deliver)
+            channel.refuse_soon(unsendable("a reply", str(error)), basic.Deliver)
             return
         channel.connection.write_all(parts)
 
@@ -185,7 +191,16 @@ class Consuming:
         del self.consumers[consumer.tag]
         channel.credit.remove(consumer)
         if channel.connection.capabilities.get("consumer_cancel_notify") is True:
-            channel.send(basic.Cancel(consumer.tag, True))
+            # At the end of the turn: behind the answer to a queue.delete on this very channel.
+            self._cancelled.append(consumer.tag)
+            channel.connection.flush_soon(channel)
+
+    def tell_cancelled(self) -> None:
+        """Write what :meth:`cancelled_by_queue` has left to be written."""
+        if self._cancelled:
+            tags, self._cancelled = self._cancelled, []
+            for tag in tags:
+                self._channel.send(basic.Cancel(tag, True))
 
     def _cancel_ok(self, method: basic.CancelOk) -> None:
         """The client has heard; it was not asked to answer."""
@@ -200,7 +215,7 @@ class Consuming:
         settling = channel.settling
         limit = channel.vhost.limits.unacked_per_channel
         if not method.no_ack and len(settling.unacked) >= limit:
-            raise fault(PRECONDITION_FAILED, f"{limit} deliveries on this channel are not acknowledged")
+            raise unacked_limit(limit)
         if not channel.is_open:
             # The client has closed the channel meanwhile, and could not receive it.
             return
@@ -216,7 +231,7 @@ class Consuming:
         try:
             parts = channel.wire.send_content(channel.number, reply, message.encoded_properties, message.body)
         except EncodeError as error:
-            raise fault(PRECONDITION_FAILED, f"a message of queue '{name}' cannot be sent: {error}") from None
+            raise unsendable(f"a message of queue '{name}'", str(error)) from None
         channel.connection.write_all(parts)
 
     def close(self) -> None:

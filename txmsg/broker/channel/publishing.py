@@ -18,11 +18,12 @@ from txmsg.broker.direct_reply import REPLY_TO
 from txmsg.broker.faults import (
     Fault,
     fast_reply_missing,
-    fault,
     invalid_expiration,
     invalid_message,
     message_too_large,
     not_implemented,
+    undecodable_properties,
+    unsendable,
     user_id_mismatch,
 )
 from txmsg.broker.message import Message
@@ -33,7 +34,6 @@ from txmsg.wire.constants import (
     DELIVERY_MODE_PERSISTENT,
     DELIVERY_MODE_TRANSIENT,
     NO_ROUTE,
-    PRECONDITION_FAILED,
     REPLY_NAMES,
 )
 from txmsg.wire.events import ContentEvent
@@ -115,7 +115,7 @@ class Publishing:
         """Judge the properties, and give those that consumers are to see."""
         self._connection.publishing_started()
         if isinstance(properties, UndecodableProperties):
-            raise fault(properties.error.reply_code, f"message properties: {properties.error}", closes_connection=True)
+            raise undecodable_properties(properties.error.reply_code, str(properties.error))
         self._vhost.publishable(exchange)
         user = self._connection.user
         claimed = properties.user_id
@@ -144,7 +144,7 @@ class Publishing:
             # Now, for what is kept must be octets that can be sent.
             published.encode()
         except EncodeError as error:
-            raise fault(PRECONDITION_FAILED, f"the properties cannot be encoded: {error}") from None
+            raise unsendable("the message", str(error)) from None
         return published
 
     def give_back(self, message: Message, properties: BasicProperties) -> None:
@@ -160,7 +160,7 @@ class Publishing:
             parts = channel.wire.send_content(channel.number, method, octets, message.body)
         except EncodeError as error:
             # Headers grew over frame_max by what took their place.
-            channel.refuse_soon(fault(PRECONDITION_FAILED, f"basic.return: {error}"), basic.Publish)
+            channel.refuse_soon(unsendable("basic.return", str(error)), basic.Publish)
             return
         channel.connection.write_all(parts)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from txmsg.broker import faults
+from txmsg.broker.arguments import QUORUM
 from txmsg.broker.direct_reply import REPLY_TO
 from txmsg.broker.exchanges import ALTERNATE_EXCHANGE, EXCHANGE_TYPES
 from txmsg.broker.topology import server_name, without_line_breaks
@@ -191,6 +192,10 @@ class Topology:
         name = self._queue_name(method.queue)
         self._connection.permissions.check_configure("queue", name)
         kept = self._is_durable(name)
+        found = self._vhost.queues.get(name)
+        if found is not None and found.type == QUORUM and (method.if_unused or method.if_empty):
+            flag = "if-unused" if method.if_unused else "if-empty"
+            raise faults.quorum_delete_unsupported(name, self._vhost.name, flag)
         count = self._vhost.delete_queue(
             name, if_unused=method.if_unused, if_empty=method.if_empty, owner=self._connection
         )

@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txmsg.broker.channel.unacked import Delivered
-from txmsg.broker.faults import Fault, cannot_switch_mode, fault, not_transactional
+from txmsg.broker.faults import Fault, cannot_switch_mode, not_transactional, transaction_limit
 from txmsg.broker.queue import UNROUTED
-from txmsg.wire.constants import NOT_FOUND, RESOURCE_ERROR
+from txmsg.wire.constants import NOT_FOUND
 from txmsg.wire.methods import tx
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Transactions:
     def _hold(self, cost: int) -> None:
         limit = self._channel.vhost.limits.queue_bytes
         if self._cost + cost > limit:
-            raise fault(RESOURCE_ERROR, f"a transaction holds at most {limit} bytes")
+            raise transaction_limit(limit)
         self._cost += cost
         self._usage.add(cost)
 
