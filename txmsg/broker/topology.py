@@ -30,17 +30,20 @@ from txmsg.broker.routing import RouteCache
 if TYPE_CHECKING:
     from txmsg.broker.queue import Queue
 
-__all__ = ["QueuePolicies", "Topology", "server_name", "without_line_breaks"]
+__all__ = ["Policies", "Topology", "server_name", "without_line_breaks"]
 
 _RESERVED: Final = "amq."
 _LINE_BREAKS: Final = str.maketrans("", "", "\r\n")
 
 
-class QueuePolicies(Protocol):
-    """What changes the settings of queues by their names."""
+class Policies(Protocol):
+    """What changes the settings of queues and exchanges by their names."""
 
     def queue_declared(self, queue: Queue) -> None:
         """A queue is new; change its settings if a policy is for it."""
+
+    def exchange_declared(self, exchange: Exchange) -> None:
+        """An exchange is new; change its alternate exchange if a policy is for it."""
 
 
 def without_line_breaks(name: str) -> str:
@@ -61,8 +64,8 @@ class Topology(ABC):
         self.limits = limits or BrokerLimits()
         self.journal: Journal = journal or NoJournal()
         self.strict_4 = strict_4
-        #: Told of every new queue; set by whoever keeps policies.
-        self.policies: QueuePolicies | None = None
+        #: Told of every new queue and exchange; set by whoever keeps policies.
+        self.policies: Policies | None = None
         self.queues: dict[str, Queue] = {}
         self.exchanges: dict[str, Exchange] = {}
         self.routes = RouteCache()
@@ -157,7 +160,9 @@ class Topology(ABC):
     def _enter_exchange(self, exchange: Exchange) -> None:
         self.exchanges[exchange.name] = exchange
         self.topology_bytes += footprint.EXCHANGE + cost_of(exchange.name, exchange.arguments)
-        self._changed()
+        self.topology_changed()
+        if self.policies is not None:
+            self.policies.exchange_declared(exchange)
 
     def delete_exchange(self, name: str, *, if_unused: bool = False) -> None:
         """Delete an exchange with its bindings (exchange.delete); one that is not there is no error.
@@ -189,7 +194,7 @@ class Topology(ABC):
             waiting.extend(self._unbind_all_from(exchange))
             del self.exchanges[exchange.name]
             self.topology_bytes -= footprint.EXCHANGE + cost_of(exchange.name, exchange.arguments)
-            self._changed()
+            self.topology_changed()
             if exchange.durable:
                 self.journal.exchange_deleted(self.name, exchange.name)
 
@@ -294,7 +299,7 @@ class Topology(ABC):
             if not owned:
                 del self._owned[queue.owner]
         orphans = self._unbind_all_from(queue)
-        self._changed()
+        self.topology_changed()
         count = queue.delete()
         if queue.durable:
             self.journal.queue_deleted(self.name, name)
@@ -403,7 +408,7 @@ class Topology(ABC):
         self._bindings_to.setdefault(destination, {})[binding] = None
         self._binding_count += 1
         self.topology_bytes += exchange.cost_of(binding)
-        self._changed()
+        self.topology_changed()
 
     def _binding_between(
         self, kind: str, destination: str, source: str, routing_key: str, arguments: Mapping[str, Any] | None
@@ -432,7 +437,7 @@ class Topology(ABC):
             del self._bindings_to[destination]
         self._binding_count -= 1
         self.topology_bytes -= exchange.cost_of(binding)
-        self._changed()
+        self.topology_changed()
         if exchange.durable and destination.durable:
             self.journal.unbound(self.name, binding)
         return exchange
@@ -446,6 +451,7 @@ class Topology(ABC):
         if self.topology_bytes + cost > self.limits.topology_bytes:
             raise faults.topology_full(kind, name, self.name, self.limits.topology_bytes)
 
-    def _changed(self) -> None:
+    def topology_changed(self) -> None:
+        """Forget the routes that were found: a binding, an exchange or an alternate exchange has changed."""
         self.topology_version += 1
         self.routes.forget()

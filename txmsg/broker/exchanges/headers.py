@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txmsg.broker.exchanges.exchange import Destination, Destinations, Exchange, Headers
 from txmsg.broker.faults import invalid_binding, kind_of
+from txmsg.broker.footprint import PAIR
 
 if TYPE_CHECKING:
     from txmsg.broker.bindings import Binding
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["HeadersExchange", "comparable"]
 
 X_MATCH: Final = "x-match"
-MATCHES: Final = ("all", "any", "all-with-x", "any-with-x")
+ANY_MATCHES: Final = ("any", "any-with-x")
+MATCHES: Final = ("all", "all-with-x", *ANY_MATCHES)
 
 #: Stands for the value in a pair that asks for presence only.
 _PRESENT: Final = ("present",)
@@ -70,7 +72,7 @@ class _Pattern:
     def __init__(self, arguments: Mapping[str, Any], destination: Destination) -> None:
         match = arguments.get(X_MATCH, "all")
         with_x = match in ("all-with-x", "any-with-x")
-        self.is_any = match in ("any", "any-with-x")
+        self.is_any = match in ANY_MATCHES
         self.destination = destination
         self.pairs: list[tuple[str, object]] = [
             (name, _PRESENT if value is None else comparable(value))
@@ -107,6 +109,12 @@ class HeadersExchange(Exchange):
             raise invalid_binding(
                 f"Invalid x-match field value {_as_erlang(match)}; expected all, any, all-with-x, or any-with-x"
             )
+
+    def cost_of(self, binding: Binding) -> int:
+        """The octets that a binding takes, about, with the pairs by which it is found."""
+        arguments = binding.arguments
+        is_any = arguments.get(X_MATCH) in ANY_MATCHES
+        return super().cost_of(binding) + PAIR * (len(arguments) if is_any else 1)
 
     def add(self, binding: Binding, destination: Destination) -> None:
         """Add a binding that is not there yet."""
