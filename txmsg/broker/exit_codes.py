@@ -20,16 +20,14 @@ class ExitCode(enum.IntEnum):
     """Something unexpected at start; the log has the traceback."""
     LISTEN = 14
     """An address to listen on is in use, not ours, or not allowed."""
-    TLS = 16
-    """The certificate, the key or the authorities cannot be used."""
     USAGE = 64
     """The command line cannot be understood."""
     DATA = 74
-    """The data directory cannot be used, or writing to it fails."""
+    """The data directory cannot be used, or what was to be kept could not be written."""
     UNFINISHED = 75
     """Stopped on request, but not everything could be closed in time."""
     CONFIGURATION = 78
-    """A setting, the users file or the definitions cannot be used."""
+    """A setting, or a file that one names, cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

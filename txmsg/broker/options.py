@@ -10,6 +10,7 @@ change; no setting takes a password, so that none can be seen in the list of pro
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -41,6 +42,7 @@ class Setting:
 
     limit: the field of BrokerLimits that it sets; empty for those of BrokerConfig itself.
     is_list: may be given several times; in the environment, separated by commas or white space.
+    is_path: relative to the current directory; made absolute, because a daemon may leave that.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Setting:
     metavar: str = ""
     limit: str = ""
     is_list: bool = False
+    is_path: bool = False
 
     @property
     def option(self) -> str:
@@ -90,13 +93,22 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         metavar="HOST:PORT",
         is_list=True,
     ),
-    Setting(name="tls_cert", kind=Text(), help="PEM file of our certificate and what signed it.", metavar="FILE"),
-    Setting(name="tls_key", kind=Text(), help="PEM file of its key; default: in --tls-cert.", metavar="FILE"),
+    Setting(
+        name="tls_cert",
+        kind=Text(),
+        help="PEM file of our certificate and what signed it.",
+        metavar="FILE",
+        is_path=True,
+    ),
+    Setting(
+        name="tls_key", kind=Text(), help="PEM file of its key; default: in --tls-cert.", metavar="FILE", is_path=True
+    ),
     Setting(
         name="tls_ca",
         kind=Text(),
         help="PEM file of the authorities that client certificates must come from.",
         metavar="FILE",
+        is_path=True,
     ),
     Setting(
         name="tls_verify",
@@ -115,13 +127,17 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         kind=Text(),
         help="Keep durable queues and persistent messages in this directory. Without it everything is in memory.",
         metavar="DIR",
+        is_path=True,
     ),
-    Setting(name="users", kind=Text(), help="TOML file of the users and their permissions.", metavar="FILE"),
+    Setting(
+        name="users", kind=Text(), help="TOML file of the users and their permissions.", metavar="FILE", is_path=True
+    ),
     Setting(
         name="definitions",
         kind=Text(),
         help="RabbitMQ definitions (JSON) to have at start: users, vhosts, exchanges, queues, bindings.",
         metavar="FILE",
+        is_path=True,
     ),
     Setting(
         name="management",
@@ -244,9 +260,10 @@ def _parse(setting: Setting, value: str | Sequence[str], source: str, *, on_comm
         if setting.is_list:
             return tuple(setting.kind.from_text(text) for text in value)
         assert isinstance(value, str)
-        return setting.kind.from_text(value)
+        parsed = setting.kind.from_text(value)
     except ValueError as error:
         raise OptionError(f"{source}: {error}", on_command_line=on_command_line) from None
+    return os.path.abspath(str(parsed)) if setting.is_path else parsed
 
 
 def _check_together(config: BrokerConfig, labels: Mapping[str, tuple[str, bool]]) -> None:

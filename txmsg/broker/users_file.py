@@ -144,9 +144,8 @@ def _permissions(where: str, table: object) -> tuple[VirtualHostPermissions, ...
         place = f"{where}: permissions for {clip(vhost, 60)!r}"
         if not isinstance(patterns, dict) or sorted(patterns) != sorted(PATTERNS):
             raise ConfigurationError(f"{place}: must have {', '.join(PATTERNS)}, and nothing else")
-        found.append(
-            VirtualHostPermissions(vhost, *(check_pattern(patterns[key], f"{place}: {key}") for key in PATTERNS))
-        )
+        checked = [check_pattern(patterns[key], f"{place}: {key}") for key in PATTERNS]
+        found.append(VirtualHostPermissions(vhost, *checked))
     return tuple(found)
 
 
