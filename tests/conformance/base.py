@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.cases import RabbitMQTestCase, ReactorTestCase
+from tests.conformance.embedded_node import EmbeddedNode
 from tests.conformance.minibroker import MiniBroker, Session
 from txmsg.amqp import AMQPProtocol, Channel, ConnectionParameters, Delivery, connect
 from txmsg.testing import EmbeddedBroker, free_ports
@@ -73,6 +74,8 @@ class BrokerCase(ReactorTestCase):
     """Helpers for a case that needs a broker; the subclass says which."""
 
     __test__ = False
+    #: What an operator can do, where there is one: a RabbitMQNode, or an EmbeddedNode.
+    node: Any
 
     def parameters(self, **overrides: Any) -> ConnectionParameters:
         """Parameters that lead to the broker."""
@@ -167,19 +170,21 @@ class OverRabbitMQ(RabbitMQTestCase):
 
 
 class OverBroker(ReactorTestCase):
-    """The case runs over an embedded broker of its own, `self.broker`, on a socket of the loopback interface."""
+    """The case runs over an embedded broker of its own, `self.embedded`, on a socket of the loopback interface."""
 
     __test__ = True
 
-    def setUp(self) -> Deferred[Any]:
+    def setUp(self) -> Deferred[Any]:  # type: ignore[override]  # trial waits for it
         """Start it."""
-        self.broker = EmbeddedBroker(listen=True)
-        self.addCleanup(self.broker.stop)
-        return self.broker.start()
+        self.embedded = EmbeddedBroker()
+        #: What an operator can do, as with the RabbitMQ node.
+        self.node = EmbeddedNode(self.embedded)
+        self.addCleanup(self.embedded.stop)
+        return Deferred.fromCoroutine(self.node.start())
 
     def parameters(self, **overrides: Any) -> ConnectionParameters:
         """Parameters for it, user ``guest``, virtual host ``/``, with the fields given as keywords."""
-        return ConnectionParameters.from_url(self.broker.url, **overrides)
+        return ConnectionParameters.from_url(self.node.url, **overrides)
 
 
 class OverPeer(ReactorTestCase):

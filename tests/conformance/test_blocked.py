@@ -7,7 +7,7 @@ from typing import Any
 from pamqp import commands
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, outcomes, pause, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, outcomes, pause, settle
 from tests.conformance.minibroker import ignore
 from txmsg.errors import ConnectionBlockedTimeout, NotSent, OperationTimeout, Overloaded
 
@@ -177,7 +177,7 @@ class BlockedOverPeer(OverPeer, BrokerCase):
         self.assertTrue(connection.is_open)
 
 
-class BlockedOverRabbitMQ(OverRabbitMQ, BrokerCase):
+class AlarmCases(BrokerCase):
     async def test_memory_alarm(self) -> None:
         """I-01 to I-03, R16, F37: a real alarm: blocked after the first publish, unblocked when it clears."""
         connection = await self.connect()
@@ -214,3 +214,11 @@ class BlockedOverRabbitMQ(OverRabbitMQ, BrokerCase):
             self.assertLess(self.now() - started, 2.0)
         finally:
             await self.in_thread(alarm.__exit__, None, None, None)
+
+
+class BlockedOverRabbitMQ(OverRabbitMQ, AlarmCases):
+    pass
+
+
+class BlockedOverBroker(OverBroker, AlarmCases):
+    pass

@@ -8,7 +8,7 @@ from typing import Any
 from pamqp import commands
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, settle
 from tests.conformance.minibroker import ignore
 from tests.conformance.test_consume import iterate
 from txmsg.amqp import Consumer, Delivery
@@ -178,6 +178,10 @@ class CancelCases(BrokerCase):
 
 
 class CancelOverRabbitMQ(OverRabbitMQ, CancelCases):
+    pass
+
+
+class CancelOverBroker(OverBroker, CancelCases):
     pass
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pamqp import commands
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, pause, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, pause, settle
 from tests.conformance.minibroker import Session, ignore
 from txmsg.amqp import Channel
 from txmsg.errors import ConnectionClosed, OperationTimeout
@@ -140,6 +140,10 @@ class CancellingCases(BrokerCase):
 
 
 class CancellingOverRabbitMQ(OverRabbitMQ, CancellingCases):
+    pass
+
+
+class CancellingOverBroker(OverBroker, CancellingCases):
     pass
 
 

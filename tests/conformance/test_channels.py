@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, outcomes, pause, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, outcomes, pause, settle
 from txmsg.amqp import Channel
 from txmsg.errors import (
     ChannelClosed,
@@ -277,6 +277,10 @@ class ChannelsOverRabbitMQ(OverRabbitMQ, ChannelCases):
     pass
 
 
+class ChannelsOverBroker(OverBroker, ChannelCases):
+    pass
+
+
 class ChannelsOverPeer(OverPeer, ChannelCases):
     pass
 
@@ -303,6 +307,10 @@ class OrderCases(BrokerCase):
 
 
 class OrderOverRabbitMQ(OverRabbitMQ, OrderCases):
+    pass
+
+
+class OrderOverBroker(OverBroker, OrderCases):
     pass
 
 

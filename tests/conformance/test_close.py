@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, pause, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, pause, settle
 from tests.conformance.minibroker import Session, finish, ignore
 from txmsg.amqp import AMQPProtocol, Consumer, Delivery, connect
 from txmsg.errors import ChannelClosed, ConnectionClosed, NotFound, StaleDelivery
@@ -170,6 +170,10 @@ class CloseCases(BrokerCase):
 
 
 class CloseOverRabbitMQ(OverRabbitMQ, CloseCases):
+    pass
+
+
+class CloseOverBroker(OverBroker, CloseCases):
     pass
 
 

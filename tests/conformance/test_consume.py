@@ -7,7 +7,7 @@ from typing import Any
 from pamqp import commands, frame, header
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, outcomes, pause, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, outcomes, pause, settle
 from tests.conformance.minibroker import Session, ignore
 from txmsg.amqp import Delivery
 from txmsg.errors import (
@@ -305,7 +305,7 @@ async def iterate(consumer: Any) -> None:
         pass
 
 
-class ConsumeOverRabbitMQ(OverRabbitMQ, ConsumeCases):
+class ConsumeServerCases(ConsumeCases):
     async def test_priority_argument(self) -> None:
         """W-45: x-priority reaches the broker: the consumer with the higher one is served first."""
         channel = await self.channel()
@@ -318,6 +318,14 @@ class ConsumeOverRabbitMQ(OverRabbitMQ, ConsumeCases):
             (await high.get()).ack()
         assert low.queue is not None
         self.assertEqual(len(low.queue), 0)
+
+
+class ConsumeOverRabbitMQ(OverRabbitMQ, ConsumeServerCases):
+    pass
+
+
+class ConsumeOverBroker(OverBroker, ConsumeServerCases):
+    pass
 
 
 class ConsumeOverPeer(OverPeer, ConsumeCases):

@@ -6,7 +6,7 @@ import time
 
 from twisted.internet.task import LoopingCall
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, pause
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, pause
 from tests.conformance.minibroker import ignore
 from txmsg.errors import HeartbeatTimeout, PublishUnconfirmed
 from txmsg.testing import RabbitMQNode
@@ -74,7 +74,7 @@ class SilentPeer(OverPeer, BrokerCase):
         self.assertTrue(connection.is_open)
 
 
-class HeartbeatsOverRabbitMQ(OverRabbitMQ, BrokerCase):
+class HeartbeatCases(BrokerCase):
     async def test_an_idle_connection_stays_open(self) -> None:
         """R15, peers 15, 64: idle for more than the three intervals that RabbitMQ grants: it stays."""
         connection = await self.connect(heartbeat=1)
@@ -82,6 +82,14 @@ class HeartbeatsOverRabbitMQ(OverRabbitMQ, BrokerCase):
         await pause(3.6)
         await channel.queue_declare(exclusive=True)
         self.assertTrue(connection.is_open)
+
+
+class HeartbeatsOverRabbitMQ(OverRabbitMQ, HeartbeatCases):
+    pass
+
+
+class HeartbeatsOverBroker(OverBroker, HeartbeatCases):
+    pass
 
 
 class FrozenRabbitMQ(OverRabbitMQ, BrokerCase):

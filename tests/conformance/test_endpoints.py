@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.threads import blockingCallFromThread
 
 from tests.certificates import shared_authority
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, reactor
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, reactor
 from txmsg.amqp import AMQPProtocol, ExternalCredentials, TLSOptions, connect
 from txmsg.errors import AuthenticationFailed, TLSFailed, TxmsgError, WrongThread
 
@@ -143,11 +143,15 @@ class ThreadsOverRabbitMQ(OverRabbitMQ, ThreadCases):
     pass
 
 
+class ThreadsOverBroker(OverBroker, ThreadCases):
+    pass
+
+
 class ThreadsOverPeer(OverPeer, ThreadCases):
     pass
 
 
-class TLSOverRabbitMQ(OverRabbitMQ, BrokerCase):
+class TLSCases(BrokerCase):
     def tls(self, **options: Any) -> TLSOptions:
         """Options that trust the node."""
         return TLSOptions(ca_file=str(shared_authority().certificate_file), **options)
@@ -205,3 +209,13 @@ class TLSOverRabbitMQ(OverRabbitMQ, BrokerCase):
         options = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([root]))
         endpoint = wrapClientTLS(options, TCP4ClientEndpoint(reactor, "127.0.0.1", self.node.tls_port))
         await use(self, await connect(self.parameters(host="localhost", tls=None), endpoint=endpoint))
+
+
+class TLSOverRabbitMQ(OverRabbitMQ, TLSCases):
+    pass
+
+
+class TLSOverBroker(OverBroker, TLSCases):
+    def setUp(self) -> Deferred[Any]:  # type: ignore[override]
+        """Listen for TLS, too."""
+        return super().setUp().addCallback(lambda _: Deferred.fromCoroutine(self.node.listen_with_tls()))

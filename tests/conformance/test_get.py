@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import gatherResults
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ
 from txmsg.amqp import BasicProperties
 from txmsg.errors import AlreadySettled, NotFound
 
@@ -96,6 +96,10 @@ class GetCases(BrokerCase):
 
 
 class GetOverRabbitMQ(OverRabbitMQ, GetCases):
+    pass
+
+
+class GetOverBroker(OverBroker, GetCases):
     pass
 
 

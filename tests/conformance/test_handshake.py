@@ -8,7 +8,7 @@ from typing import Any
 from pamqp import commands
 from twisted.internet.defer import CancelledError
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, reactor, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, reactor, settle
 from tests.conformance.minibroker import SERVER_PROPERTIES, Session, finish, instead, stay_silent
 from txmsg.amqp import (
     AMQPlainCredentials,
@@ -88,7 +88,7 @@ class LoginCases(BrokerCase):
         await self.failure(connect(self.parameters(credentials=ExternalCredentials())), TxmsgError)
 
 
-class LoginOverRabbitMQ(OverRabbitMQ, LoginCases):
+class LoginServerCases(LoginCases):
     async def test_amqplain(self) -> None:
         """E-09: the other mechanism that RabbitMQ offers."""
         connection = await self.connect(credentials=AMQPlainCredentials("guest", "guest"))
@@ -111,6 +111,14 @@ class LoginOverRabbitMQ(OverRabbitMQ, LoginCases):
         listed = await self.in_thread(self.node.rabbitmqctl, "list_connections", "client_properties")
         for expected in ("conformance", "txmsg", "consumer_cancel_notify", '"mine"', '"site"'):
             self.assertIn(expected.strip('"'), listed)
+
+
+class LoginOverRabbitMQ(OverRabbitMQ, LoginServerCases):
+    pass
+
+
+class LoginOverBroker(OverBroker, LoginServerCases):
+    pass
 
 
 class LoginOverPeer(OverPeer, LoginCases):

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 
-from tests.conformance.base import ConfirmCase, OverPeer, OverRabbitMQ, outcomes, pause, settle
+from tests.conformance.base import ConfirmCase, OverBroker, OverPeer, OverRabbitMQ, outcomes, pause, settle
 from txmsg.amqp import BasicProperties, ReturnedMessage
 from txmsg.errors import (
     ChannelClosed,
@@ -287,7 +287,7 @@ class PublishCases(ConfirmCase):
         await checker.queue_delete(name)
 
 
-class PublishOverRabbitMQ(OverRabbitMQ, PublishCases):
+class PublishServerCases(PublishCases):
     async def test_refused_by_a_full_queue(self) -> None:
         """N-06, U-14, S-24: reject-publish on a full queue nacks: PublishNacked, and nothing of the others."""
         channel = await self.confirming()
@@ -308,6 +308,14 @@ class PublishOverRabbitMQ(OverRabbitMQ, PublishCases):
         await channel.basic_publish("", name, b"x", BasicProperties(user_id="guest"))
         wrong = channel.basic_publish("", name, b"x", BasicProperties(user_id="somebody"))
         await self.failure(wrong, PreconditionFailed)
+
+
+class PublishOverRabbitMQ(OverRabbitMQ, PublishServerCases):
+    pass
+
+
+class PublishOverBroker(OverBroker, PublishServerCases):
+    pass
 
 
 class PublishOverPeer(OverPeer, PublishCases):

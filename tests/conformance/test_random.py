@@ -11,7 +11,7 @@ from pamqp import commands
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, pause
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, pause
 from tests.conformance.minibroker import Session, finish, ignore
 from txmsg.amqp import AMQPProtocol, BasicProperties, Channel, Consumer, Delivery
 from txmsg.errors import SettlementError, TxmsgError
@@ -145,6 +145,10 @@ class RandomCases(BrokerCase):
 
 
 class RandomOverRabbitMQ(OverRabbitMQ, RandomCases):
+    pass
+
+
+class RandomOverBroker(OverBroker, RandomCases):
     pass
 
 

@@ -13,7 +13,7 @@ import pika.exceptions
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from tests.cases import ReactorTestCase
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, settle
 from tests.source import ROOT
 from txmsg import errors
 from txmsg.amqp import AMQPProtocol, Channel, connect
@@ -105,6 +105,10 @@ class ProgramCases(BrokerCase):
 
 
 class ProgramOverRabbitMQ(OverRabbitMQ, ProgramCases):
+    pass
+
+
+class ProgramOverBroker(OverBroker, ProgramCases):
     pass
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pamqp import body, commands, frame, header
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, outcomes, pause, settle
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, outcomes, pause, settle
 from tests.conformance.minibroker import Session, finish, ignore
 from txmsg.amqp import Delivery
 from txmsg.errors import (
@@ -357,7 +357,7 @@ class ServerCloseCases(OverPeer, BrokerCase):
         self.assertEqual(bodies, [b"0", b"1", b"2"])
 
 
-class ForcedOverRabbitMQ(OverRabbitMQ, BrokerCase):
+class ForcedCases(BrokerCase):
     async def test_an_operator_closes_all_connections(self) -> None:
         """24.1, J-09, F30: `rabbitmqctl close_all_connections`: 320 with the operator's text, everywhere."""
         connection = await self.connect()
@@ -386,3 +386,11 @@ class ForcedOverRabbitMQ(OverRabbitMQ, BrokerCase):
         channel = await self.channel()
         error = await self.failure(channel.basic_qos(1, prefetch_size=100), ConnectionClosed)
         self.assertEqual(error.reply_code, 540)
+
+
+class ForcedOverRabbitMQ(OverRabbitMQ, ForcedCases):
+    pass
+
+
+class ForcedOverBroker(OverBroker, ForcedCases):
+    pass

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, pause
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, pause
 from txmsg.amqp import Channel, Delivery
 from txmsg.errors import AlreadySettled, EncodeError, NotFound, PreconditionFailed, SettlementError, StaleDelivery
 
@@ -281,7 +281,19 @@ class SettlementCases(BrokerCase):
         await self.assert_alive(channel)
 
 
-class SettlementOverRabbitMQ(OverRabbitMQ, SettlementCases):
+class SettlementServerCases(SettlementCases):
+    async def test_nothing_is_unacked_on_the_broker(self) -> None:
+        """arch 4.4: asked directly, the broker holds neither a ready nor an unacknowledged message."""
+        channel = await self.channel()
+        name, deliveries = await self.deliveries(500, channel)
+        random.Random(3).shuffle(deliveries)
+        for delivery in deliveries:
+            delivery.ack()
+        await self.assert_alive(channel)
+        self.assertEqual(await self.in_thread(self.node.queue_depth, name), 0)
+
+
+class SettlementOverRabbitMQ(OverRabbitMQ, SettlementServerCases):
     async def test_the_broker_loses_patience(self) -> None:
         """F42, peers 33, 51: the delivery ack timeout: PreconditionFailed on that channel only, then StaleDelivery."""
         connection = await self.connect()
@@ -306,15 +318,9 @@ class SettlementOverRabbitMQ(OverRabbitMQ, SettlementCases):
         calls = [f"application:set_env(rabbit, {name}, {value})" for name, value in settings.items()]
         await self.in_thread(self.node.eval, ", ".join(calls))
 
-    async def test_nothing_is_unacked_on_the_broker(self) -> None:
-        """arch 4.4: asked directly, the broker holds neither a ready nor an unacknowledged message."""
-        channel = await self.channel()
-        name, deliveries = await self.deliveries(500, channel)
-        random.Random(3).shuffle(deliveries)
-        for delivery in deliveries:
-            delivery.ack()
-        await self.assert_alive(channel)
-        self.assertEqual(await self.in_thread(self.node.queue_depth, name), 0)
+
+class SettlementOverBroker(OverBroker, SettlementServerCases):
+    pass
 
 
 class SettlementOverPeer(OverPeer, SettlementCases):

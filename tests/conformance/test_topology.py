@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ, pause
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ, pause
 from txmsg.errors import (
     AccessRefused,
     ChannelClosed,
@@ -155,7 +155,7 @@ async def prefetch_none(delivery: object) -> None:
     """A consumer that holds on to what it gets."""
 
 
-class TopologyOverRabbitMQ(OverRabbitMQ, TopologyCases):
+class TopologyServerCases(TopologyCases):
     async def test_names_are_utf8(self) -> None:
         """W-22, T-03: a non-ASCII name round trips."""
         channel = await self.channel()
@@ -204,6 +204,14 @@ class TopologyOverRabbitMQ(OverRabbitMQ, TopologyCases):
         self.assertIs(await connection.when_closed(), error)
         self.assertIsInstance(error, ConnectionClosed)
         self.assertNotIsInstance(error, ChannelClosed)
+
+
+class TopologyOverRabbitMQ(OverRabbitMQ, TopologyServerCases):
+    pass
+
+
+class TopologyOverBroker(OverBroker, TopologyServerCases):
+    pass
 
 
 class TopologyOverPeer(OverPeer, TopologyCases):

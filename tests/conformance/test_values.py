@@ -10,7 +10,7 @@ from typing import Any
 
 from pamqp import commands, frame
 
-from tests.conformance.base import BrokerCase, OverPeer, OverRabbitMQ
+from tests.conformance.base import BrokerCase, OverBroker, OverPeer, OverRabbitMQ
 from tests.conformance.minibroker import Message, Session
 from txmsg.amqp import BasicProperties, Channel, Delivery, UndecodableProperties
 from txmsg.errors import EncodeError, RemoteProtocolError
@@ -152,7 +152,7 @@ class ValueCases(BrokerCase):
         await channel.queue_declare(exclusive=True)
 
 
-class ValuesOverRabbitMQ(OverRabbitMQ, ValueCases):
+class ValueServerCases(ValueCases):
     async def test_dead_letter_headers(self) -> None:
         """Q-25: x-death is a list of tables."""
         channel = await self.channel()
@@ -168,6 +168,12 @@ class ValuesOverRabbitMQ(OverRabbitMQ, ValueCases):
         self.assertEqual((death["queue"], death["reason"], death["count"]), (declared.queue, "expired", 1))
         self.assertGreater(death["time"], 1_600_000_000)
 
+
+class ValuesOverBroker(OverBroker, ValueServerCases):
+    pass
+
+
+class ValuesOverRabbitMQ(OverRabbitMQ, ValueServerCases):
     async def test_poison_from_another_client(self) -> None:
         """0.3, R19, R20, peers 19: tables nested 600 deep, through RabbitMQ: that message alone is undecodable."""
         connection = await self.connect()
