@@ -10,7 +10,7 @@ rest of a long run that is served in the next turn of the reactor.  Nothing here
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -434,7 +434,7 @@ class Queue:
         for entry in entries:
             self._forget(entry)
 
-    def _dead_letter(self, messages: Iterable[Message], reason: str) -> None:
+    def _dead_letter(self, messages: Sequence[Message], reason: str) -> None:
         if self.settings.dead_letter_exchange is not None and not self.is_deleted:
             self.vhost.dead_letters.send(self, messages, reason)
 
