@@ -92,6 +92,8 @@ class SQLiteStore:
         self._database = Database(self.directory)
         #: Why nothing can be told: it is not open, or has failed.
         self._refusal: StoreError | None = StoreClosed("the store has not been loaded")
+        #: Not open, or closed for good: what is told goes nowhere.
+        self._is_over = True
         self._batch = Batch()
         self._writing: Batch | None = None
         self._timer: IDelayedCall | None = None
@@ -122,10 +124,10 @@ class SQLiteStore:
             # All in one turn of the reactor: no timer of a queue may run while only a part is there.
             restorer.restore(contents)
             self._next_row = contents.last_row + 1
-            self._refusal = None
+            self._refusal, self._is_over = None, False
             yield self._worker.run(partial(database.mark_running, restorer.unusable))
         except BaseException as error:
-            self._refusal = StoreClosed(f"{self!r} could not be opened")
+            self._refusal, self._is_over = StoreClosed(f"{self!r} could not be opened"), True
             self._cancel_timer()
             yield self._worker.run(database.abandon)
             self._worker.stop()
@@ -162,6 +164,7 @@ class SQLiteStore:
             self.failure = self._failure_of(error)
         finally:
             self._cancel_timer()
+            self._is_over = True
             self._batch = Batch()
             yield self._worker.run(self._database.abandon)
             self._worker.stop()
@@ -326,8 +329,8 @@ class SQLiteStore:
             self._timer = self._reactor.callLater(self._linger, self._timed_out)
 
     def _refused(self) -> None:
-        """Nothing can be written now; while the disk is full it is collected, and else forgotten."""
-        if self.failure is None or not self.failure.recoverable:
+        """Nothing can be told; what comes while the disk is full, or before the last commit, is still written."""
+        if self._is_over or (self.failure is not None and not self.failure.recoverable):
             self._batch = Batch()
 
     def _hurry(self) -> None:
