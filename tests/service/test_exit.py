@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import signal
 import sys
 import threading
@@ -110,7 +111,7 @@ class SignalTests(ExitTestCase):
     def test_the_first_signal_stops_the_reactor_and_no_more(self) -> None:
         """peers.md 4, "stop": drain.  twistd would otherwise die by the signal instead of exiting 0."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self.exit._signals = 0
+            self.exit._signals = itertools.count(1)
             self.signal(number)
         self.assertEqual((self.reactor.stops, self.left), (2, []))
         self.assertIn("SIGTERM: stopping", self.logged.text)
@@ -125,6 +126,14 @@ class SignalTests(ExitTestCase):
         self.assertFalse(connection.is_open)
         self.assertEqual(self.exit.exit_code, 75)
         self.assertIn("SIGTERM again", self.logged.text)
+
+    def test_a_signal_within_the_first_ones_handler(self) -> None:
+        """Two supervisors at once: the first signal still stops, the second still cuts short."""
+        self.patch(self.exit, "_watch_for", lambda seconds: signal.raise_signal(signal.SIGTERM))
+        self.signal()
+        self.assertIn("SIGTERM: stopping", self.logged.text)
+        self.assertEqual(self.logged.text.count("SIGTERM again"), 1)
+        self.assertEqual(self.reactor.stops, 1)
 
     def test_the_third_ends_the_process(self) -> None:
         """Also when the reactor is blocked: nothing is left to it."""

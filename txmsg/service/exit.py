@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -91,7 +92,8 @@ class ProcessExit:
         self.exit_code: int = ExitCode.OK
         self.program = program
         self._exit_process = exit_process
-        self._signals = 0
+        #: Counts the signals.  One call of C code, so that a signal within a signal's handler cannot come between.
+        self._signals = itertools.count(1)
         self._service: EndingService | None = None
         self._reactor: Any = None
         self._watchdog: threading.Timer | None = None
@@ -158,13 +160,13 @@ class ProcessExit:
 
     def _signalled(self, number: int, _frame: object) -> None:
         assert self._service is not None
-        self._signals += 1
-        if self._signals == 1:
+        number_of_signals = next(self._signals)
+        if number_of_signals == 1:
             # Not left to the reactor: a handler may be blocking it.
             self._watch_for(self._service.stop_limit + GRACE)
-        elif self._signals >= 3:
+        elif number_of_signals >= 3:
             self._leave(ExitCode.DRAIN_DEADLINE)
-        self._reactor.callFromThread(self._stop_requested, signal.Signals(number).name, self._signals)
+        self._reactor.callFromThread(self._stop_requested, signal.Signals(number).name, number_of_signals)
 
     def _stop_requested(self, name: str, count: int) -> None:
         assert self._service is not None
