@@ -115,12 +115,10 @@ class _Context:
         if options.ca_file is not None and options.verify != "none":
             store = context.get_cert_store()
             assert store is not None
-            names = []
             for each in _certificates_in(_read("ca_file", options.ca_file), options.ca_file):
                 trusted = crypto.X509.from_cryptography(each)
                 store.add_cert(trusted)
-                names.append(trusted.get_subject())
-            context.set_client_ca_list(names)
+                context.add_client_ca(trusted)
             mode = SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE
             if options.verify == "required":
                 mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
