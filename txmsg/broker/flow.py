@@ -110,7 +110,7 @@ class ConnectionFlow(WireProtocol):
         if not wanted:
             return
         events = self.wire.receive(wanted)
-        if self._is_dispatching or self._held:
+        if self._is_dispatching or self._held or self._reading_pauses:
             self._held += events
         elif events:
             self._dispatch(events)
@@ -219,7 +219,7 @@ class ConnectionFlow(WireProtocol):
         self.octets_sent += size
         super().flush_output()
         if self._is_paused and self._is_connected:
-            self._slow_reader.waiting(self._written_ahead)
+            self._slow_reader.wrote(size)
 
     def resumeProducing(self) -> None:
         """Twisted: the transport's buffer is empty again."""
@@ -235,7 +235,7 @@ class ConnectionFlow(WireProtocol):
     def release_flow(self) -> None:
         """The connection ends: no timer is left, and nothing counts any more."""
         self.release_timers()
-        self._slow_reader.stop()
+        self._slow_reader.close()
         if self._unfinished:
             self.broker.usage.remove(self._unfinished)
             self._unfinished = 0

@@ -3,11 +3,11 @@
 Deliveries stop by themselves when the transport's buffer is full (`WireProtocol.can_publish`).  What is left are the
 answers to what the client asks for, so:
 
-- above half of the limit nothing more is read from it, until it has taken everything;
-- above the limit it is dropped; and so it is when nothing at all has left for STALL_TIMEOUT seconds, which is
-  RabbitMQ's `send_timeout`.
+- when more than half of the limit waits, nothing more is read from it until it has taken everything;
+- when more than the limit is written even then, it is dropped; and so it is when nothing at all has left for
+  STALL_TIMEOUT seconds, which is RabbitMQ's `send_timeout`.
 
-The write that fills the buffer does not count: a message may be larger than the limit.
+The largest write does not count: one message may be larger than the limit, and whoever reads it gets it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,20 @@ class SlowReader:
     left -- the octets that wait now, None where nobody knows.
     """
 
-    __slots__ = ("_call", "_clock", "_is_pausing", "_last", "_left", "_limit", "_pause", "_resume", "_too_slow")
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_is_closed",
+        "_is_pausing",
+        "_largest",
+        "_last",
+        "_left",
+        "_limit",
+        "_pause",
+        "_resume",
+        "_too_slow",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -62,30 +75,46 @@ class SlowReader:
         self._resume = resume
         self._too_slow = too_slow
         self._is_pausing = False
+        self._is_closed = False
+        #: Octets written since the buffer was full, or since reading was paused; and the largest write of them.
+        self._waiting = 0
+        self._largest = 0
         self._call: IDelayedCall | None = None
         self._last: int | None = None
 
-    def waiting(self, octets: int) -> None:
-        """The transport's buffer is full, and since then `octets` were written."""
+    def wrote(self, octets: int) -> None:
+        """`octets` were written, and the transport's buffer is full now."""
+        if self._is_closed:
+            return
         if self._call is None:
             self._last = self._left()
             self._call = self._clock.callLater(STALL_TIMEOUT, self._look)
-        if octets > self._limit:
-            self.stop()
-            self._too_slow(f"it does not read: {octets} bytes wait for it")
-        elif octets * 2 > self._limit and not self._is_pausing:
+        self._waiting += octets
+        if self._is_pausing:
+            if self._waiting > self._limit:
+                self.close()
+                self._too_slow("it does not read what it is sent")
+            return
+        self._largest = max(self._largest, octets)
+        if (self._waiting - self._largest) * 2 > self._limit:
             self._is_pausing = True
+            self._waiting = 0
             self._pause()
 
     def emptied(self) -> None:
         """Everything has left."""
-        self.stop()
+        self._stop_timer()
+        self._waiting = self._largest = 0
         if self._is_pausing:
             self._is_pausing = False
             self._resume()
 
-    def stop(self) -> None:
-        """No timer is left."""
+    def close(self) -> None:
+        """The connection ends: watch no more."""
+        self._is_closed = True
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         call, self._call = self._call, None
         if call is not None and call.active():
             call.cancel()
@@ -97,4 +126,5 @@ class SlowReader:
             self._last = left
             self._call = self._clock.callLater(STALL_TIMEOUT, self._look)
         else:
+            self.close()
             self._too_slow(f"it has read nothing for {STALL_TIMEOUT:g} s")
