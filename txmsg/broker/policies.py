@@ -273,7 +273,7 @@ class Policies:
             alternate = policy.definition.get(ALTERNATE_EXCHANGE)
         if alternate != exchange.alternate:
             exchange.alternate = alternate
-            self._vhost.routes.forget()
+            self._vhost.topology_changed()
 
 
 def policies_of(vhost: VirtualHost) -> Policies:

@@ -79,8 +79,16 @@ def overview(call: Call) -> Any:
     }
     if sees_all:
         found["listeners"] = call.api.listeners()
-        found["contexts"] = []
+        found["contexts"] = _contexts(call)
     return found
+
+
+def _contexts(call: Call) -> list[dict[str, Any]]:
+    """Where this API itself is served."""
+    return [
+        {"node": call.api.node, "description": "txmsg management", "path": "/", "ip": host, "port": str(port)}
+        for host, port in call.api.http_listeners
+    ]
 
 
 @route("GET", "cluster-name")
@@ -121,7 +129,7 @@ def _node_json(call: Call) -> dict[str, Any]:
         "exchange_types": _EXCHANGE_TYPES,
         "auth_mechanisms": _MECHANISMS,
         "applications": [{"name": "txmsg", "description": "txmsg", "version": __version__}],
-        "contexts": [],
+        "contexts": _contexts(call),
         "enabled_plugins": ["rabbitmq_management"],
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from txmsg.broker.channel.publishing import check_expiration
+from txmsg.broker.expiry import check_expiration
 from txmsg.broker.management.calls import bad_request
 from txmsg.broker.management.plain import plain
 from txmsg.errors import TxmsgError

@@ -142,6 +142,8 @@ class ManagementResource(Resource):
             segments = segments[1:]
         elif (request.prepath or [])[-1:] != [b"api"]:
             segments = [""]
+        if segments[-1:] == [""]:
+            segments = segments[:-1]  # as RabbitMQ: a slash at the end means nothing
         query = {
             name.decode("utf-8", "replace"): values[0].decode("utf-8", "replace")
             for name, values in request.args.items()

@@ -10,6 +10,7 @@ from txmsg.broker.management.permissions import permission_json
 from txmsg.broker.management.plain import plain_text
 from txmsg.broker.management.routes import route
 from txmsg.broker.management.visitors import Level
+from txmsg.broker.policies import policies_of
 from txmsg.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -74,8 +75,11 @@ def put(call: Call, name: str) -> Answer:
 @route("DELETE", "vhosts/{name}", Level.ADMINISTRATOR)
 def delete(call: Call, name: str) -> Answer:
     """Delete one with all that is in it."""
-    if not call.broker.delete_vhost(name):
+    vhost = call.broker.vhosts.get(name)
+    if vhost is None:
         raise not_found()
+    policies_of(vhost).forget()
+    call.broker.delete_vhost(name)
     return NO_CONTENT
 
 
