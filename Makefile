@@ -1,4 +1,5 @@
-# make run        start RabbitMQ (if none is given), the consumer service and a publisher, and watch the messages
+# make run        start a broker, the consumer service and a publisher, and watch the messages
+#                 TXMSG_URL=amqp://... make run: on that broker;  make run KEEP=1: until Ctrl-C
 # make test       everything: lint, types, all tests on four reactors, coverage
 # make test-long  the tests that take minutes, and many more examples for the property tests
 # make bench      txmsg beside the other clients, on one RabbitMQ
@@ -16,7 +17,6 @@ CHECKED := txmsg twisted tests scripts examples benchmarks
 .PHONY: run test test-quick test-long bench lint typecheck docs rabbitmq clean
 
 run: $(INSTALLED)
-	@test -n "$$TXMSG_URL" || scripts/install_rabbitmq.sh
 	$(BIN)/python scripts/run_demo.py
 
 # The test runs come last, so that the last line says how many passed and how many failed.

@@ -1,11 +1,12 @@
-"""`make run`: the consumer service at work on a real RabbitMQ, fed by a real publisher.
+"""`make run`: a broker, the consumer service on it, and a publisher that feeds it.
 
-1. RabbitMQ: the one that TXMSG_URL names, or else a private node, started here and removed at the end.
+1. The broker: `twistd -n txmsg-broker` on a free port of 127.0.0.1; or the one that TXMSG_URL names.
 2. The service: `twistd -n txmsg-consumer` on a new queue, with demo_handler.py as its handler.
 3. The publisher: pika, another project's client, with publisher confirms.
-4. When every message has been handled and the queue is empty: SIGTERM, and the service exits with 0.
+4. When every message has been handled and the queue is empty: SIGTERM to both, and both exit with 0.
 
-The exit status is 0 if all of that was seen, 1 otherwise.  TXMSG_DEMO_MESSAGES sets how many messages.
+The exit status is 0 if all of that was seen, 1 otherwise.  TXMSG_DEMO_MESSAGES sets how many messages.  With KEEP=1
+broker and service go on before step 4 until Ctrl-C, for any client to connect to.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from typing import IO
 import pika
 
 from txmsg.errors import TxmsgError
-from txmsg.testing import RabbitMQNode
+from txmsg.testing.ports import free_ports
 
 HERE = Path(__file__).resolve().parent
 #: How long each step may take, in seconds.
 PATIENCE = 60.0
 #: Lines of the service that are shown in full; of the rest a summary.
 SHOWN = 5
+#: How often another port is tried when somebody was quicker.
+ATTEMPTS = 5
 
 
 class DemoFailed(Exception):
@@ -45,60 +48,46 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-@contextlib.contextmanager
-def broker() -> Iterator[str]:
-    """The URL of a RabbitMQ for the length of a ``with`` block."""
-    given = os.environ.get("TXMSG_URL")
-    if given:
-        say("RabbitMQ: the one that TXMSG_URL names")
-        yield given
-        return
-    say("RabbitMQ: starting a private node")
-    started = time.monotonic()
-    with RabbitMQNode() as node:
-        say(f"RabbitMQ: {node.name} listens on {node.host}:{node.port} after {time.monotonic() - started:.1f} s")
-        yield node.url
+class Twistd:
+    """A running `twistd`, and what it prints; of that the lines with `marker` in them, from there on."""
 
-
-class Service:
-    """The running `twistd txmsg-consumer`, and what it prints."""
-
-    def __init__(self, url: str, queue_name: str, folder: str) -> None:
-        command = ["twistd", "--nodaemon", "--pidfile=", "txmsg-consumer", "--queue", queue_name, "--declare"]
-        command += ["--prefetch", "100", "--handler", "demo_handler:handle"]
-        say(f"service: {' '.join(command)}")
+    def __init__(self, name: str, arguments: list[str], folder: str, marker: str, **environment: str) -> None:
+        self.name = name
+        say(f"{name}: twistd --nodaemon --pidfile= {' '.join(arguments)}")
         search = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [str(twistd()), *command[1:]],
-            # The URL holds a password, so it goes where other users of the machine cannot see it.
-            env=os.environ | {"TXMSG_URL": url, "PYTHONPATH": os.pathsep.join(search)},
+            [str(twistd()), "--nodaemon", "--pidfile=", *arguments],
+            env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(search)},
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # Ctrl-C is for us: the service is stopped before its broker.
+            start_new_session=True,
         )
         self.log: list[str] = []
-        self._handled: queue.Queue[str] = queue.Queue()
+        self._marked: queue.Queue[str] = queue.Queue()
         assert self._process.stdout is not None
-        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        threading.Thread(target=self._read, args=(self._process.stdout, marker), daemon=True).start()
 
-    def _read(self, output: IO[str]) -> None:
+    def _read(self, output: IO[str], marker: str) -> None:
         for line in output:
             self.log.append(line.rstrip())
-            _, found, message = line.rstrip().partition("handled ")
+            _, found, rest = line.rstrip().partition(marker)
             if found:
-                self._handled.put(message)
-        self._handled.put("")  # the end
+                self._marked.put(rest)
+        self._marked.put("")  # the end
 
-    def next_handled(self, deadline: float) -> str:
-        """Wait for the next message the handler printed."""
+    def next_marked(self, deadline: float | None, awaited: str) -> str:
+        """Wait for the next line with the marker; `awaited` says what it means that there is none."""
         try:
-            message = self._handled.get(timeout=max(0.0, deadline - time.monotonic()))
+            limit = None if deadline is None else max(0.0, deadline - time.monotonic())
+            rest = self._marked.get(timeout=limit)
         except queue.Empty:
-            raise DemoFailed(f"no message was handled within {PATIENCE:.0f} s") from None
-        if not message:
-            raise DemoFailed(f"the service ended with exit status {self._process.wait()}")
-        return message
+            raise DemoFailed(f"{awaited} within {PATIENCE:.0f} s") from None
+        if not rest:
+            raise DemoFailed(f"the {self.name} ended with exit status {self._process.wait()}")
+        return rest
 
     def is_running(self) -> bool:
         """Whether it has not ended yet."""
@@ -113,7 +102,59 @@ class Service:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            raise DemoFailed(f"the service did not end within {PATIENCE:.0f} s of SIGTERM") from None
+            raise DemoFailed(f"the {self.name} did not end within {PATIENCE:.0f} s of SIGTERM") from None
+
+
+@contextlib.contextmanager
+def broker(folder: str) -> Iterator[str]:
+    """The URL of a broker for the length of a ``with`` block."""
+    given = os.environ.get("TXMSG_URL")
+    if given:
+        say("broker: the one that TXMSG_URL names")
+        yield given
+        return
+    running, address = start_broker(folder)
+    try:
+        say("broker: txmsg's own, in memory")
+        # The default user's password is no secret: it is good on this machine only.
+        url = f"amqp://guest:guest@{address}/%2F"
+        say(f"broker: any client can connect to {url}")
+        yield url
+        status = running.stop()
+        say(f"broker: exit status {status} after SIGTERM")
+        if status:
+            raise DemoFailed("the broker's exit status must be 0")
+    except BaseException:
+        print("\n".join(["the broker's last lines:", *running.log[-10:]]), file=sys.stderr)
+        raise
+    finally:
+        with contextlib.suppress(DemoFailed):
+            running.stop()
+
+
+def start_broker(folder: str) -> tuple[Twistd, str]:
+    """Start `twistd txmsg-broker`, and wait until it listens."""
+    for attempt in range(1, ATTEMPTS + 1):
+        address = f"127.0.0.1:{free_ports(1)[0]}"
+        running = Twistd("broker", ["txmsg-broker", "--listen", address], folder, "listening: ")
+        try:
+            running.next_marked(time.monotonic() + PATIENCE, "the broker did not listen")
+        except DemoFailed:
+            running.stop()
+            if attempt == ATTEMPTS or not any("Address already in use" in line for line in running.log):
+                print("\n".join(["the broker's last lines:", *running.log[-10:]]), file=sys.stderr)
+                raise
+        else:
+            return running, address
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def start_service(url: str, queue_name: str, folder: str) -> Twistd:
+    """Start `twistd txmsg-consumer`."""
+    arguments = ["txmsg-consumer", "--queue", queue_name, "--declare", "--prefetch", "100"]
+    arguments += ["--handler", "demo_handler:handle"]
+    # The URL holds a password, so it goes where other users of the machine cannot see it.
+    return Twistd("service", arguments, folder, "handled ", TXMSG_URL=url)
 
 
 def twistd() -> Path:
@@ -130,7 +171,7 @@ def depth(channel: pika.adapters.blocking_connection.BlockingChannel, queue_name
     return answer.message_count, answer.consumer_count
 
 
-def wait_for_consumer(connection: pika.BlockingConnection, queue_name: str, service: Service) -> None:
+def wait_for_consumer(connection: pika.BlockingConnection, queue_name: str, service: Twistd) -> None:
     """Wait until the service has declared its queue and consumes from it."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -158,12 +199,23 @@ def publish(connection: pika.BlockingConnection, queue_name: str, count: int) ->
     return bodies
 
 
+def keep(connection: pika.BlockingConnection, service: Twistd, queue_name: str, url: str) -> pika.BlockingConnection:
+    """Show what the service handles until Ctrl-C; returns a new connection, as the old one has sent no heartbeats."""
+    connection.close()
+    say(f"broker and service go on: publish to the queue {queue_name}; Ctrl-C ends them")
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            say(f"service: handled {service.next_marked(None, '')}")
+    say("")
+    return pika.BlockingConnection(pika.URLParameters(url))
+
+
 def demonstrate(url: str, count: int) -> None:
-    """Everything after RabbitMQ is there."""
+    """Everything after the broker is there."""
     queue_name = f"txmsg.demo.{secrets.token_hex(4)}"
     connection = pika.BlockingConnection(pika.URLParameters(url))
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(url, queue_name, folder)
+        service = start_service(url, queue_name, folder)
         try:
             wait_for_consumer(connection, queue_name, service)
             say(f"service: consumes from {queue_name}")
@@ -173,13 +225,15 @@ def demonstrate(url: str, count: int) -> None:
             deadline = time.monotonic() + PATIENCE
             handled = []
             for number in range(count):
-                handled.append(service.next_handled(deadline))
+                handled.append(service.next_marked(deadline, "no message was handled"))
                 if number < SHOWN or number == count - 1:
                     say(f"service: handled {handled[-1]}")
                 elif number == SHOWN:
                     say("service: ...")
             if handled != published:
                 raise DemoFailed("the messages handled are not those published, in their order")
+            if os.environ.get("KEEP", "0") not in ("", "0"):
+                connection = keep(connection, service, queue_name, url)
             status = service.stop()
             # Only now: what was prefetched and not acknowledged would be back in the queue.
             channel = connection.channel()
@@ -202,8 +256,12 @@ def main() -> int:
     """Run the demonstration."""
     try:
         count = int(os.environ.get("TXMSG_DEMO_MESSAGES", "1000"))
-        with broker() as url:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is started here must not outlive this
+        with tempfile.TemporaryDirectory() as folder, broker(folder) as url:
             demonstrate(url, count)
+    except KeyboardInterrupt:
+        print("FAILED: interrupted", file=sys.stderr)
+        return 1
     except (DemoFailed, TxmsgError, pika.exceptions.AMQPError, ValueError) as error:
         print(f"FAILED: {error or type(error).__name__}", file=sys.stderr)
         return 1
