@@ -256,9 +256,10 @@ class DeleteTests(QueueCase):
         delete = self.vhost.delete_queue
         self.assertEqual(fault_of(delete, "q", if_unused=True), in_use)
         self.assertEqual(fault_of(delete, "q", if_empty=True), not_empty)
+        self.assertEqual(fault_of(delete, "q", if_empty=True, if_unused=True), not_empty)
+        queue.purge()
         self.assertEqual(fault_of(delete, "q", if_empty=True, if_unused=True), in_use)
         queue.remove_consumer(taker)
-        queue.purge()
         self.assertEqual(fault_of(delete, "q", if_empty=True, if_unused=True), OK)
         self.assertEqual(fault_of(delete, "q", if_empty=True, if_unused=True), OK)
 
@@ -295,6 +296,24 @@ class DeleteTests(QueueCase):
         queue.add_consumer(taker)
         queue.remove_consumer(taker)
         self.assertEqual(self.vhost.queues, {})
+
+    def test_clear(self) -> None:
+        """R28: nothing is left of a virtual host that is deleted, exclusive queues and their consumers included."""
+        vhost = self.vhost
+        mine = vhost.declare_queue("mine", exclusive=True, owner=self.mine, arguments={"x-expires": 1000})
+        vhost.declare_queue("durable", durable=True)
+        vhost.declare_exchange("x", auto_delete=True)
+        vhost.bind_queue("mine", "x", owner=self.mine)
+        vhost.bind_queue("durable", "amq.topic", "#.a")
+        vhost.bind_exchange("amq.fanout", "amq.direct")
+        publish(vhost, "", "durable", b"x")
+        taker = Taker()
+        mine.add_consumer(taker)
+        vhost.clear()
+        self.assertEqual((vhost.queues, len(vhost.exchanges), vhost.binding_count), ({}, 7, 0))
+        self.assertEqual((vhost.topology_bytes, vhost.usage.bytes, vhost._owned), (0, 0, {}))
+        self.assertEqual((taker.cancellations, self.clock.getDelayedCalls()), (["mine"], []))
+        vhost.owner_gone(self.mine)
 
     def test_stop(self) -> None:
         """R28: no timer is left of a virtual host that is stopped, and its queues are still there."""

@@ -161,11 +161,7 @@ class Broker:
         self.close_connections(
             f"vhost '{name}' is deleted", lambda connection: connection.vhost is vhost or connection.vhost is None
         )
-        for queue in list(vhost.queues):
-            vhost.delete_queue(queue)
-        for exchange in list(vhost.exchanges):
-            if exchange and not exchange.startswith("amq."):
-                vhost.delete_exchange(exchange)
+        vhost.clear()
         self.users.clear_vhost(name)
         self._keep(VHOST, name, None)
         return True
@@ -268,6 +264,8 @@ class Broker:
     def _all_gone(self, _: object, limit: Any) -> Deferred[None]:
         if limit.active():
             limit.cancel()
+        for vhost in self.vhosts.values():
+            vhost.stop()
         closing = succeed(None) if self.store is None else maybeDeferred(self.store.close)
         return closing.addCallback(self._finish)
 

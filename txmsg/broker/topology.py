@@ -287,12 +287,15 @@ class Topology(ABC):
         if name not in self.queues:
             return 0
         queue = self.queue(name, owner)
-        if if_unused and queue.consumer_count:
-            raise faults.in_use("queue", name, self.name)
         if if_empty and queue.message_count:
             raise faults.not_empty(name, self.name)
-        del self.queues[name]  # first: whatever its consumers do when they are cancelled finds it gone
-        self.topology_bytes -= footprint.QUEUE + cost_of(name, queue.arguments)
+        if if_unused and queue.consumer_count:
+            raise faults.in_use("queue", name, self.name)
+        return self._end_queue(queue)
+
+    def _end_queue(self, queue: Queue) -> int:
+        del self.queues[queue.name]  # first: whatever its consumers do when they are cancelled finds it gone
+        self.topology_bytes -= footprint.QUEUE + cost_of(queue.name, queue.arguments)
         if queue.exclusive:
             owned = self._owned[queue.owner]
             del owned[queue]
@@ -302,19 +305,26 @@ class Topology(ABC):
         self.topology_changed()
         count = queue.delete()
         if queue.durable:
-            self.journal.queue_deleted(self.name, name)
+            self.journal.queue_deleted(self.name, queue.name)
         self._end_exchanges(orphans)
         return count
 
     def owner_gone(self, owner: Hashable) -> None:
         """The connection has ended: its exclusive queues are deleted."""
         for queue in list(self._owned.get(owner, ())):
-            self.delete_queue(queue.name, owner=owner)
+            if not queue.is_deleted:  # by what the end of the one before has led to
+                self._end_queue(queue)
 
-    def stop(self) -> None:
-        """Cancel all timers; nothing is deleted.  The virtual host is not to be used any more."""
-        for queue in self.queues.values():
-            queue.stop()
+    def clear(self) -> None:
+        """Delete everything but the standard exchanges, whoever owns or uses it: the virtual host is deleted."""
+        for queue in list(self.queues.values()):
+            if not queue.is_deleted:
+                self._end_queue(queue)
+        self._end_exchanges(
+            [found for name, found in self.exchanges.items() if name and name not in STANDARD_EXCHANGES]
+        )
+        for binding in list(self.bindings()):
+            self._unbind(binding)
 
     # -- bindings -----------------------------------------------------------------------------------------
 

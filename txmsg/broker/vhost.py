@@ -101,6 +101,17 @@ class VirtualHost(Topology):
             owner=owner,
         )
 
+    def clear(self) -> None:
+        """Delete everything but the standard exchanges, and stop: the virtual host is deleted."""
+        super().clear()
+        self.stop()
+
+    def stop(self) -> None:
+        """Cancel all timers; nothing is deleted.  The virtual host is not to be used any more."""
+        self.dead_letters.stop()
+        for queue in self.queues.values():
+            queue.stop()
+
     # -- at start -----------------------------------------------------------------------------------------
 
     def restore_exchange(
