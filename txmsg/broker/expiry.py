@@ -9,18 +9,42 @@ Invariant: one timer for all messages of a queue and one for the queue, and none
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from txmsg.broker.arguments import MAX_TTL
+from txmsg.broker.faults import invalid_expiration
 
 if TYPE_CHECKING:
     from txmsg.broker.interfaces import Clock, Timer
     from txmsg.broker.message import Entry
 
-__all__ = ["HeadTimer", "Lease", "expiry_of", "is_expired"]
+__all__ = ["HeadTimer", "Lease", "check_expiration", "expiry_of", "is_expired"]
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+")
 
 #: Seconds that count as nothing.  Sums of floats may fall short of the moment meant by less than this, and a timer
 #: for the difference would run at once, again and again.
 _SLACK: Final = 1e-6
+
+
+def check_expiration(expiration: str) -> None:
+    """The property `expiration` of a message: Fault 406, in RabbitMQ's words, unless it is a number of milliseconds."""
+    if expiration.isascii() and expiration.isdigit() and len(expiration) < 12:
+        return
+    number = _NUMBER.match(expiration)
+    if number is None:
+        raise invalid_expiration(expiration, "no_integer")
+    rest = expiration[number.end() :]
+    if rest:
+        raise invalid_expiration(expiration, f'{{leftover_string,"{rest}"}}')
+    # At most 255 digits, which int() takes without limit of its own.
+    value = int(number[0])
+    if value < 0:
+        raise invalid_expiration(expiration, f"{{value_negative,{value}}}")
+    if value > MAX_TTL:
+        raise invalid_expiration(expiration, f"{{value_too_large,{value}}}")
 
 
 def expiry_of(now: float, queue_ttl: int | None, expiration: int | None) -> float | None:

@@ -10,15 +10,13 @@ AMQP 0-9-1 section 1.8.3.9 and 1.8.3.10 (return); https://www.rabbitmq.com/docs/
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from txmsg.broker.arguments import MAX_TTL
 from txmsg.broker.direct_reply import REPLY_TO
+from txmsg.broker.expiry import check_expiration
 from txmsg.broker.faults import (
     Fault,
     fast_reply_missing,
-    invalid_expiration,
     invalid_message,
     message_too_large,
     not_implemented,
@@ -43,27 +41,7 @@ from txmsg.wire.properties import BasicProperties, UndecodableProperties
 if TYPE_CHECKING:
     from txmsg.broker.channel.channel import ServerChannel
 
-__all__ = ["Publishing", "check_expiration"]
-
-_NUMBER: Final = re.compile(r"[+-]?[0-9]+")
-
-
-def check_expiration(expiration: str) -> None:
-    """Fault 406, in RabbitMQ's words, unless it is a number of milliseconds."""
-    if expiration.isascii() and expiration.isdigit() and len(expiration) < 12:
-        return
-    number = _NUMBER.match(expiration)
-    if number is None:
-        raise invalid_expiration(expiration, "no_integer")
-    rest = expiration[number.end() :]
-    if rest:
-        raise invalid_expiration(expiration, f'{{leftover_string,"{rest}"}}')
-    # At most 255 digits, which int() takes without limit of its own.
-    value = int(number[0])
-    if value < 0:
-        raise invalid_expiration(expiration, f"{{value_negative,{value}}}")
-    if value > MAX_TTL:
-        raise invalid_expiration(expiration, f"{{value_too_large,{value}}}")
+__all__ = ["Publishing"]
 
 
 class Publishing:

@@ -16,6 +16,8 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from txmsg.abc import Properties
 from txmsg.broker import faults
+from txmsg.broker.direct_reply import REPLY_TO
+from txmsg.broker.expiry import check_expiration
 from txmsg.broker.faults import Fault
 from txmsg.broker.message import Message
 from txmsg.broker.queue import PENDING, REJECTED, UNROUTED
@@ -37,6 +39,7 @@ from txmsg.transports.memory.delivery import MemoryDelivery
 from txmsg.transports.memory.life import carried, name
 from txmsg.transports.memory.topology import Topology
 from txmsg.wire.constants import NO_ROUTE
+from txmsg.wire.primitives import MAX_SHORT_STRING
 from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
 
 if TYPE_CHECKING:
@@ -47,6 +50,9 @@ __all__ = ["MemoryChannel"]
 
 #: How many deliveries are handed over in one turn of the reactor, so that others get their turn too.
 _BATCH: Final = 256
+
+#: Characters that fit a short string whatever they are, so that nothing has to be encoded to know it.
+_SHORT: Final = MAX_SHORT_STRING // 4
 
 
 class MemoryChannel(Topology):
@@ -70,6 +76,8 @@ class MemoryChannel(Topology):
         self._publish = connection.vhost.publish
         self._usage = connection.vhost.usage
         self._max_size = connection.vhost.limits.max_message_size
+        #: The consumer of direct replies.
+        self._replies: MemoryConsumer | None = None
         self._given: dict[str, Any] = {}
         self._given_properties = NO_PROPERTIES
 
@@ -101,6 +109,10 @@ class MemoryChannel(Topology):
         if self._reason is not None:
             return fail(self._reason.with_traceback(None))
         try:
+            if type(exchange) is not str or len(exchange) > _SHORT:
+                name("exchange", exchange)
+            if type(routing_key) is not str or len(routing_key) > _SHORT:
+                name("routing_key", routing_key)
             if type(body) is not bytes:
                 body = _octets(body)
             if not properties:
@@ -118,7 +130,7 @@ class MemoryChannel(Topology):
         except Fault as fault:
             return fail(self._refused(fault))
         except (TypeError, AttributeError):
-            return fail(EncodeError("exchange and routing key are str, properties are a mapping or None"))
+            return fail(EncodeError("properties are a mapping or None"))
         except TxmsgError as error:
             return fail(error)
         if outcome == PENDING:
@@ -140,8 +152,12 @@ class MemoryChannel(Topology):
             raise EncodeError(f"a message has no property {', '.join(unknown)}" if unknown else str(given)) from None
         properties.encode()
         expiration = properties.expiration
-        if expiration is not None and not (expiration.isascii() and expiration.isdigit()):
-            raise faults.invalid_expiration(expiration, "no_integer")
+        if expiration is not None:
+            check_expiration(expiration)
+        if properties.reply_to == REPLY_TO:
+            if self._replies is None:
+                raise faults.fast_reply_missing()
+            properties = properties.replace(reply_to=self._replies.reply_name)
         if properties.headers is None:
             self._given, self._given_properties = dict(given), properties
         return properties
@@ -183,7 +199,6 @@ class MemoryChannel(Topology):
             limit = self.vhost.limits.consumers_per_channel
             if len(self.consumers) >= limit:
                 raise faults.consumer_limit(limit)
-            found = self.vhost.queue(name("queue", queue), self.connection)
             tag = name("consumer_tag", consumer_tag) or f"amq.ctag-{secrets.token_urlsafe(16)}"
             consumer = MemoryConsumer(
                 self,
@@ -195,7 +210,10 @@ class MemoryChannel(Topology):
                 prefetch_count=self._prefetch_count,
                 on_cancel=on_cancel,
             )
-            consumer.queue = found
+            if queue == REPLY_TO:
+                self._consume_replies(consumer)
+                return tag
+            found = consumer.queue = self.vhost.queue(name("queue", queue), self.connection)
             # Deliveries may come before add_consumer is back.
             self.consumers[tag] = consumer
             try:
@@ -206,6 +224,16 @@ class MemoryChannel(Topology):
             return tag
 
         return self._call(start)
+
+    def _consume_replies(self, consumer: MemoryConsumer) -> None:
+        """Direct reply-to (https://www.rabbitmq.com/docs/direct-reply-to): replies come here with no queue between."""
+        if not consumer.no_ack:
+            raise faults.reply_consumer_acknowledges()
+        if self._replies is not None:
+            raise faults.reply_consumer_set()
+        consumer.reply_name = self.vhost.direct_reply.register(consumer)
+        self._replies = self.consumers[consumer.tag] = consumer
+        self._given, self._given_properties = {}, NO_PROPERTIES
 
     def cancel(self, consumer_tag: str) -> Deferred[None]:
         """End a consumer; fires when nothing more will come.  An unknown one is fine.
@@ -231,17 +259,24 @@ class MemoryChannel(Topology):
 
     def _end_consumer(self, consumer: MemoryConsumer) -> None:
         consumer.end()
+        if consumer is self._replies:
+            self._forget_replies()
+        waiting: list[MemoryDelivery] = []
         if not consumer.no_ack:
             waiting = [delivery for delivery in self.ready if delivery.consumer is consumer]
-            if waiting:
-                self.ready = deque(delivery for delivery in self.ready if delivery.consumer is not consumer)
-                for delivery in waiting:
-                    del self.unsettled[delivery.delivery_tag]
+            for delivery in waiting:
+                del self.unsettled[delivery.delivery_tag]
         queue, consumer.queue = consumer.queue, None
+        # First what it has not seen goes back, for with its last consumer the queue may go.
+        self._give_back(waiting, True)
         if queue is not None:
-            if not consumer.no_ack and waiting:
-                queue.requeue([delivery.entry for delivery in waiting])
             queue.remove_consumer(consumer)
+
+    def _forget_replies(self) -> None:
+        replies, self._replies = self._replies, None
+        if replies is not None:
+            self.vhost.direct_reply.unregister(replies.reply_name)
+            self._given, self._given_properties = {}, NO_PROPERTIES
 
     def consumer_cancelled(self, consumer: MemoryConsumer) -> None:
         """For a consumer whose queue is gone: tell its owner, in the next turn."""
@@ -419,6 +454,7 @@ class MemoryChannel(Topology):
     # -- the end -----------------------------------------------------------------------------------
 
     def _release(self) -> None:
+        self._forget_replies()
         consumers, self.consumers = self.consumers, {}
         deliveries, self.unsettled = list(self.unsettled.values()), {}
         self.ready.clear()

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from txmsg.broker.message import Entry
 from txmsg.transports.memory.delivery import MemoryDelivery
 
 if TYPE_CHECKING:
-    from txmsg.broker.message import Entry
+    from txmsg.broker.message import Message
     from txmsg.broker.queue import Queue
     from txmsg.transports.memory.channel import MemoryChannel
 
@@ -42,6 +43,7 @@ class MemoryConsumer:
         "on_cancel",
         "priority",
         "queue",
+        "reply_name",
         "tag",
     )
 
@@ -69,8 +71,14 @@ class MemoryConsumer:
         self.is_available = True
         self.is_ended = False
         self.queue: Queue | None = None
+        #: What others see as `reply_to`, of a consumer of direct replies.
+        self.reply_name = ""
 
-    def deliver(self, queue: Queue, entry: Entry) -> None:
+    def reply_received(self, message: Message) -> None:
+        """For direct reply-to: take `message`, which is in no queue."""
+        self.deliver(None, Entry(message, 0))
+
+    def deliver(self, queue: Queue | None, entry: Entry) -> None:
         """For the queue: take `entry`; the callback has it in the next turn."""
         channel = self.channel
         channel.last_tag = tag = channel.last_tag + 1

@@ -42,14 +42,15 @@ class MemoryDelivery:
         self,
         channel: MemoryChannel,
         consumer: MemoryConsumer | None,
-        queue: Queue,
+        queue: Queue | None,
         entry: Entry,
         delivery_tag: int,
         no_ack: bool,
     ) -> None:
         self.channel = channel
         self.consumer = consumer
-        self.queue = queue
+        # Direct replies are in no queue, and never have to be settled.
+        self.queue: Queue = queue  # type: ignore[assignment]
         self.entry = entry
         self.delivery_tag = delivery_tag
         self.no_ack = no_ack

@@ -8,6 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from txmsg.abc import DeclaredQueue
+from txmsg.broker import faults
+from txmsg.broker.direct_reply import is_reply_name
 from txmsg.transports.memory.life import ChannelLife, carried, name
 
 __all__ = ["Topology"]
@@ -90,8 +92,13 @@ class Topology(ChannelLife):
         """
 
         def declare() -> DeclaredQueue:
+            wanted = name("queue", queue)
+            if is_reply_name(wanted):
+                if not self.vhost.direct_reply.exists(wanted):
+                    raise faults.not_found("queue", wanted, self.vhost.name)
+                return DeclaredQueue(wanted, 0, 1)
             declared = self.vhost.declare_queue(
-                name("queue", queue),
+                wanted,
                 passive=passive,
                 durable=durable,
                 exclusive=exclusive,
