@@ -21,7 +21,7 @@ from txmsg.broker.store.worker import Worker
 from txmsg.broker.vhost import VirtualHost
 from txmsg.wire.properties import BasicProperties
 
-__all__ = ["HeldWorker", "Host", "StoreTestCase", "bodies_of", "drop_caches", "execute", "persistent"]
+__all__ = ["HeldWorker", "Host", "StoreTestCase", "bodies_of", "execute", "persistent"]
 
 T = TypeVar("T")
 
@@ -109,11 +109,6 @@ def execute(path: Path, statement: str, *values: object) -> list[Any]:
             return connection.execute(statement, values).fetchall()
     finally:
         connection.close()
-
-
-def drop_caches(path: Path) -> None:
-    """Put all that is in the log of a database into its file."""
-    execute(path, "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 class StoreTestCase(SynchronousTestCase):

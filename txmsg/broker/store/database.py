@@ -92,6 +92,9 @@ class Database:
                 set_up(self._connection)
                 self.damage += log.damage(self._frames_in_log())
                 problem = self._problem()
+                self.connection.execute("BEGIN")
+                self.connection.execute("UPDATE state SET value = value")  # SQLite may hold it for read-only
+                self.connection.execute("ROLLBACK")
             except sqlite3.DatabaseError as error:
                 problem = str(error)
             if problem:
@@ -110,8 +113,13 @@ class Database:
     def _check_version(self) -> None:
         application = self.connection.execute("PRAGMA application_id").fetchone()[0]
         version = self.connection.execute("PRAGMA user_version").fetchone()[0]
-        if application == APPLICATION_ID and version > VERSION:
+        with self.directory.database.open("rb") as file:
+            in_file = file.read(64)[60:]
+        if version > VERSION and in_file != version.to_bytes(4, "big"):
+            # It comes out of the log, whose checksums are right; else `repair` tells a new one from a damaged one.
             raise StoreTooNew(self._say(f"has version {version}; this txmsg knows up to version {VERSION}"))
+        if sum(octet != 0 for octet in (application ^ APPLICATION_ID).to_bytes(4, "big", signed=True)) > 1:
+            raise StoreDamaged(self._say("belongs to another program"))
         if application != APPLICATION_ID or version != VERSION:
             raise sqlite3.DatabaseError(f"application id {application:#x}, version {version}")
 
@@ -144,13 +152,13 @@ class Database:
         finally:
             self.directory.close()
 
-    def mark_running(self, unusable: list[int]) -> None:
+    def mark_running(self, unusable: list[tuple[str, int]]) -> None:
         """From now on, a database without a clean stop.
 
-        What could not be read is moved to the table `damaged` first, and with it the messages in the rows `unusable`.
+        What could not be read is moved to the table `damaged` first, and with it the rows `unusable`: (table, row).
         """
         connection = self.connection
-        self._bad += [("message", row) for row in unusable]
+        self._bad += unusable
         connection.execute("BEGIN")
         for table, row in self._bad:
             record = "checksum" if table == "returned" else "record"

@@ -18,7 +18,7 @@ from time import strftime
 from typing import Any
 
 from txmsg.broker.store.directory import DataDirectory
-from txmsg.broker.store.errors import StoreTooNew
+from txmsg.broker.store.errors import StoreDamaged, StoreTooNew
 from txmsg.broker.store.records import (
     body_checksum,
     definition_checksum,
@@ -34,6 +34,7 @@ __all__ = ["readable_rows", "repair"]
 _COUNTERS = ((24, 40), (92, 100))
 _SIZE = slice(28, 32)
 _VERSION = slice(60, 64)
+_APPLICATION = slice(68, 72)
 #: Reading and writing version 2 mean WAL.
 _FORMAT = slice(18, 20)
 _WAL = b"\x02\x02"
@@ -46,9 +47,12 @@ def repair(directory: DataDirectory) -> list[Damage]:
     """Replace the database in `directory` by what can be read of it; blocks.
 
     :return: what was lost, as far as can be told.
-    :raises sqlite3.DatabaseError: if nothing can be read at all.
+    :raises StoreDamaged: if nothing can be read at all; the file is then as it was.
     """
-    damage = _restore_first_page(directory.database)
+    page, damage = _restore_first_page(directory.database)
+    if not _has_rows(directory.database):
+        _write_first_page(directory.database, page)
+        raise StoreDamaged(f"{str(directory.database)!r} is not a database of the broker, or nothing of it is left")
     new = directory.path / f"{directory.database.name}-repaired"
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
@@ -75,34 +79,51 @@ def repair(directory: DataDirectory) -> list[Damage]:
     return damage
 
 
-def _restore_first_page(path: Path) -> list[Damage]:
-    """Put right what of the first page is not as every database of this version has it."""
+def _restore_first_page(path: Path) -> tuple[bytes, list[Damage]]:
+    """Put right what of the first page is not as every database of this version has it; returns what it was."""
     wanted = bytearray(_first_page(path.with_name(f"{path.name}-template")))
-    with path.open("r+b") as file:
+    with path.open("rb") as file:
         found = file.read(PAGE_SIZE)
         size = os.fstat(file.fileno()).st_size
-        wanted[_FORMAT] = _WAL
-        for start, end in _COUNTERS:
-            wanted[start:end] = found[start:end].ljust(end - start, b"\0")
-        if _is_newer(found, wanted):
-            raise StoreTooNew(f"the broker's database {str(path)!r} was written by a later version of txmsg")
-        pages = size // PAGE_SIZE
-        if wanted == found and pages == int.from_bytes(found[_SIZE], "big"):
-            return []
-        wanted[_SIZE] = pages.to_bytes(4, "big")
-        wanted[32:40] = bytes(8)  # no free list: its pages are only lost until the copy
-        wanted[92:96] = wanted[24:28]
-        # The log may hold a newer first page, which is then the one that counts.
-        file.seek(0)
-        file.write(wanted)
+    wanted[_FORMAT] = _WAL
+    for start, end in _COUNTERS:
+        wanted[start:end] = found[start:end].ljust(end - start, b"\0")
+    if _is_newer(found, wanted):
+        raise StoreTooNew(f"the broker's database {str(path)!r} was written by a later version of txmsg")
+    pages = size // PAGE_SIZE
+    if wanted == found and pages == int.from_bytes(found[_SIZE], "big"):
+        return found, []
+    wanted[_SIZE] = pages.to_bytes(4, "big")
+    wanted[32:40] = bytes(8)  # no free list: its pages are only lost until the copy
+    wanted[92:96] = wanted[24:28]
+    # The log may hold a newer first page, which is then the one that counts.
+    _write_first_page(path, wanted)
+    return found, [Damage("the first page of the database was damaged and has been restored")]
+
+
+def _write_first_page(path: Path, page: bytes | bytearray) -> None:
+    with path.open("r+b") as file:
+        file.write(page)
         file.flush()
         os.fsync(file.fileno())
-    return [Damage("the first page of the database was damaged and has been restored")]
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether any row of ours can be read; nothing is written, to the log neither."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        for table in TABLES:
+            for row in readable_rows(connection, table):
+                if row is not None and _is_sound(table, row):
+                    return True
+    finally:
+        connection.close()
+    return False
 
 
 def _is_newer(found: bytes, wanted: bytearray) -> bool:
     """Whether a later txmsg wrote it: a higher version, and not by a changed bit alone."""
-    if int.from_bytes(found[_VERSION], "big") <= VERSION:
+    if found[_APPLICATION] != wanted[_APPLICATION] or int.from_bytes(found[_VERSION], "big") <= VERSION:
         return False
     same = bytearray(wanted)
     same[_VERSION] = found[_VERSION]
@@ -165,48 +186,60 @@ def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> list[
 
 def readable_rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...] | None]:
     """The rows of `table` that SQLite can read, ascending; None for each place where it cannot."""
-    select = f"SELECT {TABLES[table]} FROM {table} WHERE id > ? ORDER BY id"  # noqa: S608 -- our own names
-    last = 0
+    select = f"SELECT {TABLES[table]} FROM {table} WHERE id >= ? ORDER BY id"  # noqa: S608 -- our own names
+    start = 1
     for _ in range(_MAX_SPOTS):
         try:
-            for row in connection.execute(select, (last,)):
-                if _is_sound(table, row) and row[0] > last:
-                    last = row[0]
+            for row in connection.execute(select, (start,)):
+                if row[0] >= start and _is_sound(table, row):
+                    start = row[0] + 1
                 yield row
         except sqlite3.DatabaseError:
-            yield None
-            beyond = _next_readable(connection, table, last)
-            if beyond is None:
-                return
-            last = beyond
+            pass
         else:
             return
+        # The module sqlite3 reads a row ahead, and drops the row before the error with it.
+        try:
+            row = connection.execute(f"{select} LIMIT 1", (start,)).fetchone()
+        except sqlite3.DatabaseError:
+            yield None
+        else:
+            if row is None or row[0] < start:
+                return
+            start = row[0] + 1
+            yield row
+            continue
+        beyond = _next_readable(connection, table, start)
+        if beyond is None:
+            return
+        start = beyond
 
 
-def _next_readable(connection: sqlite3.Connection, table: str, last: int) -> int | None:
-    """The number of a row to go on behind, or None at the end: the one that cannot be read lies behind `last`."""
+def _next_readable(connection: sqlite3.Connection, table: str, start: int) -> int | None:
+    """The number to go on with, or None at the end: a row that cannot be read is the first one from `start`."""
     select = f"SELECT id FROM {table} WHERE id >= ? ORDER BY id LIMIT 1"  # noqa: S608 -- our own names
 
-    def is_readable(number: int) -> bool:
+    def first_from(number: int) -> int | None:
+        """The key of the first row from `number`; 0 if there is none, None if it cannot be read."""
         try:
-            connection.execute(select, (number,)).fetchone()
+            row = connection.execute(select, (number,)).fetchone()
         except sqlite3.DatabaseError:
-            return False
-        return True
-
-    if is_readable(last + 1):  # its key can be read, so it is the row's content
-        found = connection.execute(select, (last + 1,)).fetchone()
-        return None if found is None or found[0] <= last else int(found[0])
-    step = 1
-    while not is_readable(last + step):
-        step *= 2
-        if last + step > _LARGEST:
             return None
-    low, high = last + step // 2, last + step
+        return 0 if row is None else int(row[0])
+
+    found = first_from(start)
+    if found is not None:  # its key can be read, so it is the row's content that cannot
+        return found + 1 if found >= start else None
+    step = 1
+    while first_from(start + step) is None:
+        step *= 2
+        if start + step > _LARGEST:
+            return None
+    low, high = start + step // 2, start + step
     while high - low > 1:
         middle = (low + high) // 2
-        if is_readable(middle):
-            high = middle
-        else:
+        if first_from(middle) is None:
             low = middle
-    return high - 1
+        else:
+            high = middle
+    return high

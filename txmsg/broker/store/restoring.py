@@ -83,7 +83,8 @@ def binding_table(vhost: str, binding: Binding) -> dict[str, Any]:
 class Restorer:
     """Restores into `broker`, notes in `rows` where it came from, and in `report` what was done.
 
-    unusable: rows of messages that have no queue any more.
+    unusable: (table, row) of what could not be restored.
+    new_vhosts: names of virtual hosts that something was in although they were not kept themselves.
     """
 
     def __init__(self, broker: VirtualHosts, rows: KeptRows, report: LoadReport, wall_offset: float) -> None:
@@ -93,7 +94,8 @@ class Restorer:
         self._wall_offset = wall_offset
         self._sequence = 0
         self._queues: dict[int, tuple[Queue, KeptQueue]] = {}
-        self.unusable: list[int] = []
+        self.unusable: list[tuple[str, int]] = []
+        self.new_vhosts: list[str] = []
 
     def restore(self, contents: Contents) -> None:
         """All of it: definitions in the order of their kinds, messages in that of their rows."""
@@ -113,6 +115,7 @@ class Restorer:
             elif kind == BINDING:
                 self._binding(definition.row, table)
         except (TxmsgError, LookupError, TypeError, ValueError) as error:
+            self.unusable.append(("definition", definition.row))
             what = {EXCHANGE: "exchange", QUEUE: "queue", BINDING: "binding to"}.get(kind, "setting")
             name = clip(str(table.get("name", table.get("destination"))))
             self._damaged(f"the {what} {name!r} could not be restored: {clip(str(error))}")
@@ -121,7 +124,12 @@ class Restorer:
         self._report.damage.append(Damage(what, messages))
 
     def _vhost(self, table: Mapping[str, Any]) -> VirtualHost:
-        return self._broker.vhosts[table["vhost"]]
+        name = table["vhost"]
+        vhost = self._broker.vhosts.get(name)
+        if vhost is None:
+            vhost = self._broker.add_vhost(name)
+            self.new_vhosts.append(name)
+        return vhost
 
     def _setting(self, row: int, table: Mapping[str, Any]) -> None:
         kind, name = table["kind"], table["name"]
@@ -168,7 +176,7 @@ class Restorer:
         for row, queue_row, message, expires_at, delivery_count in messages:
             found = self._queues.get(queue_row)
             if found is None:
-                self.unusable.append(row)
+                self.unusable.append(("message", row))
                 lost[queue_row] = lost.get(queue_row, 0) + 1
                 continue
             queue, kept = found

@@ -41,9 +41,10 @@ TABLES: Final = {
 }
 COLUMNS: Final = 6
 
-# The order gives each table its first page, and `repair` relies on that: add behind, and raise VERSION.
-_SCHEMA: Final = """
-CREATE TABLE state (id INTEGER PRIMARY KEY, value TEXT NOT NULL);
+# The order gives each table its first page, and `repair` relies on that: add behind, and raise VERSION.  The version is
+# in the text so that a changed bit in its number is seen to be one.
+_SCHEMA: Final = f"""
+CREATE TABLE state /* of version {VERSION} */ (id INTEGER PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE definition (id INTEGER PRIMARY KEY, kind INTEGER, record BLOB, checksum INTEGER);
 CREATE TABLE message (id INTEGER PRIMARY KEY, queue INTEGER, body INTEGER, record BLOB, checksum INTEGER);
 CREATE TABLE body (id INTEGER PRIMARY KEY, record BLOB, checksum INTEGER);

@@ -30,7 +30,7 @@ from txmsg.broker.store.directory import DataDirectory
 from txmsg.broker.store.errors import StoreClosed, StoreError, StoreFailed
 from txmsg.broker.store.records import BINDING, EXCHANGE, INLINE_LIMIT, QUEUE, SETTING, pack_definition
 from txmsg.broker.store.report import LoadReport
-from txmsg.broker.store.restoring import Restorer, VirtualHosts, binding_table, exchange_table, queue_table
+from txmsg.broker.store.restoring import VHOST, Restorer, VirtualHosts, binding_table, exchange_table, queue_table
 from txmsg.broker.store.rows import KeptRows
 from txmsg.broker.store.worker import ThreadWorker, Worker
 
@@ -134,6 +134,8 @@ class SQLiteStore:
             if isinstance(error, sqlite3.Error):
                 raise database.unusable(error) from None
             raise
+        for name in restorer.new_vhosts:
+            self.put_setting(VHOST, name, {"name": name})
         report.damage[:0] = database.damage
         report.seconds = self._reactor.seconds() - started
         for damage in report.damage:
@@ -250,6 +252,8 @@ class SQLiteStore:
 
     def put_setting(self, kind: str, name: str, value: Mapping[str, Any]) -> None:
         """See `Journal`."""
+        if self._is_over:  # a virtual host that is restored tells this, too
+            return
         known = self._rows.settings.get(kind, {}).get(name)
         row = self._new_row() if known is None else known[0]
         self._put_definition(row, SETTING, {"kind": kind, "name": name, "value": value})
