@@ -179,6 +179,16 @@ class MessageTTLTests(QueueTestCase):
         queue.requeue([entry])
         self.assertEqual((queue.message_count, queue.unacked_count), (0, 0))
 
+    def test_delivered_at_once_and_returned_too_late(self) -> None:
+        """The same for one that never rested in the queue."""
+        queue = self.queue()
+        consumer = FakeConsumer()
+        queue.add_consumer(consumer)
+        self.put(queue, b"1", expiration="200")
+        self.clock.advance(0.3)
+        queue.requeue(consumer.take())
+        self.assertEqual((queue.message_count, consumer.entries), (0, []))
+
     def test_back_in_time(self) -> None:
         """A returned message keeps its moment."""
         queue = self.queue(arguments={"x-message-ttl": 1000})

@@ -98,7 +98,7 @@ class Queue:
         self._dispatcher = Dispatcher(is_single=settings.single_active_consumer)
         self._is_dispatching = False
         self._next_run: Timer | None = None
-        # None until the first message comes that can expire: then its head has to be watched.
+        # None until the first message comes that can expire: from then on the head has to be watched.
         self._head_timer: HeadTimer | None = None
         self._lease: Lease | None = None
         self._apply(settings)
@@ -151,6 +151,8 @@ class Queue:
         entry = Entry(message, sequence)
         if message.expiration is not None or self._ttl is not None:
             entry.expires_at = expiry_of(self.vhost.clock.seconds(), self._ttl, message.expiration)
+            if self._head_timer is None:
+                self._head_timer = HeadTimer(self.vhost.clock, self._watch_head)
         consumer = None if self.message_count or self._is_dispatching else self._dispatcher.take()
         if consumer is not None and consumer.no_ack:
             # It never rests here, so there is nothing to count and nothing to keep.
@@ -173,7 +175,7 @@ class Queue:
         self.ready_bytes += message.size
         if limit is not None:
             self._drop_heads()
-        if entry.expires_at is not None or self._head_timer is not None:
+        if self._head_timer is not None:
             self._watch_head()
         return outcome
 
@@ -409,10 +411,9 @@ class Queue:
 
     def _watch_head(self) -> None:
         """The head may be another one: drop it if its time is over, or be there when it is."""
-        if self._head_timer is None:
-            self._head_timer = HeadTimer(self.vhost.clock, self._watch_head)
         self._drop_expired(_RUN)  # a timer for the rest is due at once
-        self._head_timer.watch(self._backlog.head)
+        if self._head_timer is not None:
+            self._head_timer.watch(self._backlog.head)
 
     def _drop_expired(self, most: int | None) -> None:
         """Drop what has expired at the head, `most` messages of it at once."""
