@@ -158,9 +158,7 @@ class Broker:
         vhost = self.vhosts.pop(name, None)
         if vhost is None:
             return False
-        self.close_connections(
-            f"vhost '{name}' is deleted", lambda connection: connection.vhost is vhost or connection.vhost is None
-        )
+        self.close_connections(f"vhost '{name}' is deleted", lambda connection: connection.vhost is vhost)
         vhost.clear()
         self.users.clear_vhost(name)
         self._keep(VHOST, name, None)
