@@ -125,15 +125,20 @@ class QueueConsumer:
         self.is_available = False
         self._channel.consuming.cancelled_by_queue(self)
 
-    def update(self) -> None:
-        """A gate has moved: decide anew whether more may come, and tell the queue if so."""
+    def update(self) -> bool:
+        """A gate has moved: decide anew whether more may come; true if so now and not before, and the queue was told.
+
+        By then what the queue had may have come, and closed a gate again.
+        """
         credit = self._credit
         was_available = self.is_available
         self.is_available = credit.is_open and (
             self.no_ack or not (credit.is_full or 0 < self.prefetch_count <= self.unacked_count)
         )
-        if self.is_available and not was_available:
-            self.queue.consumer_available(self)
+        if was_available or not self.is_available:
+            return False
+        self.queue.consumer_available(self)
+        return True
 
     def settled(self, count: int) -> None:
         """`count` of its deliveries are settled; the channel's credit has been told."""

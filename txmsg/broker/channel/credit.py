@@ -107,12 +107,10 @@ class Credit:
     def _tell(self) -> None:
         """A gate has opened or closed.
 
-        One that is open may close again on what the first consumers are given; the others find it so.  Those come
-        last the next time, so none is always the last.
+        One that is open may close again on what the first consumers are given.  Those come last the next time, so
+        none is always the last.
         """
         for consumer in list(self._consumers):
-            was_available = consumer.is_available
-            consumer.update()
-            if consumer.is_available and not was_available and consumer in self._consumers:
+            if consumer.update() and consumer in self._consumers:
                 del self._consumers[consumer]
                 self._consumers[consumer] = None

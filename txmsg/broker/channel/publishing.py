@@ -81,6 +81,7 @@ class Publishing:
             properties = self._check(exchange, routing_key, properties)
         message = Message.published(exchange, routing_key, properties, body)
         if self._transactions.is_on:
+            self._vhost.publishable(exchange)
             self._transactions.publish(message, properties, mandatory)
             return
         outcome = self._vhost.publish(exchange, routing_key, message, properties)
