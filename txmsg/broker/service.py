@@ -20,6 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmsg.broker.collector import CollectorWatch
 from txmsg.broker.credentials import DEFAULT_USER, USER, Users
 from txmsg.broker.definitions import Definitions, read_definitions
 from txmsg.broker.exit_codes import BrokerOutcome, ExitCode
@@ -76,6 +77,7 @@ class BrokerService(Service):
         self._starting: Deferred[None] | None = None
         self._outcome: BrokerOutcome | None = None
         self._waiting: list[Deferred[BrokerOutcome]] = []
+        self._collector: CollectorWatch | None = None
 
     def __repr__(self) -> str:
         return f"<BrokerService {self._state.value}>"
@@ -220,6 +222,8 @@ class BrokerService(Service):
         if self._state is not _State.STARTING or broker is None:
             return
         self._state = _State.RUNNING
+        self._collector = CollectorWatch(broker.usage, self._reactor)
+        self._collector.start()
         if broker.store is None:
             self._log.info("in memory: everything in this broker is gone when it ends; --data-dir keeps it")
         for url in self.urls:
@@ -264,6 +268,8 @@ class BrokerService(Service):
         Deferred.fromCoroutine(self._stop()).addErrback(self._stop_failed).addCallback(self._finish)
 
     async def _stop(self) -> None:
+        if self._collector is not None:
+            self._collector.stop()
         if self._starting is not None:
             # What the data directory's thread does cannot be cut short.
             started: Deferred[None] = Deferred()
