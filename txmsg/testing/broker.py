@@ -164,9 +164,13 @@ class EmbeddedBroker:
         return InProcessEndpoint(self.broker.factory, self.reactor)
 
     def parameters(self, *, user: str = "guest", password: str = "guest", **fields: Any) -> ConnectionParameters:
-        """Parameters of a client: 127.0.0.1, the port if there is one, and whatever fields are given as keywords."""
-        if self._listeners:
-            fields.setdefault("port", self._plain_listener().port)
+        """Parameters of a client: 127.0.0.1, the port if there is one, and whatever fields are given as keywords.
+
+        With `tls` among the fields it is the port for TLS.
+        """
+        for listener in self._listeners:
+            if listener.is_tls is (fields.get("tls") is not None):
+                fields.setdefault("port", listener.port)
         settings: dict[str, Any] = {"host": _HOST, "credentials": PlainCredentials(user, password)}
         return ConnectionParameters(**(settings | fields))
 

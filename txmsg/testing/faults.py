@@ -223,7 +223,7 @@ class Faults:
     def block(self, source: str = MEMORY) -> ScriptedFault:
         """Block publishers, as a broker that is low on memory does (or on "disk"), until it is stopped.
 
-        A client that has published, or does now, is told connection.blocked and not read any more.
+        A client that publishes meanwhile is told connection.blocked, once, and not read any more.
         Source: https://www.rabbitmq.com/docs/connection-blocked
         """
         self._broker.block(source)
