@@ -33,6 +33,12 @@ __all__ = ["ConnectionFlow"]
 #: How many of the largest messages one connection may have begun at once, on all its channels.
 _UNFINISHED_MESSAGES: Final = 2
 
+#: Seconds after which the events of one client wait until the reactor has looked after the others (R36).
+TURN: Final = 0.05
+
+#: Who pauses reading then.
+_TURN_IS_OVER: Final = object()
+
 
 class ConnectionFlow(WireProtocol):
     """The flow of one client's connection.
@@ -123,6 +129,8 @@ class ConnectionFlow(WireProtocol):
         channels = self.channels
         pauses = self._reading_pauses
         alarms = self.broker.alarms
+        seconds = self.clock.seconds
+        turn_ends = seconds() + TURN
         self._is_dispatching = True
         try:
             while events:
@@ -135,7 +143,7 @@ class ConnectionFlow(WireProtocol):
                             receiver.content_received(event)
                     else:
                         self.event_received(event)
-                    if pauses:
+                    if pauses or seconds() > turn_ends:
                         break
                 left = [*rest]
                 if publish is not None:
@@ -144,6 +152,10 @@ class ConnectionFlow(WireProtocol):
                         self.publishing_started()
                 events = left + self._held
                 self._held = []
+                if events and not pauses and seconds() > turn_ends:
+                    # What one client can ask for in one read may take minutes: the others have their turn first.
+                    self.pause_reading(_TURN_IS_OVER)
+                    self.clock.callLater(0, self.resume_reading, _TURN_IS_OVER)
                 if pauses:
                     self._held = events
                     break
