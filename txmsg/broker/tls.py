@@ -124,6 +124,7 @@ class _Context:
                 mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
             context.set_verify(mode, _chain_verdict)
         context.set_session_id(b"txmsg-broker")
+        context.set_app_data(options)
 
 
 def _chain_verdict(connection: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
@@ -148,9 +149,7 @@ class _Creator:
             except ConfigurationError as error:
                 _log.error("the TLS files have changed and cannot be used: {problem}", problem=str(error))
                 self._context.stamp = _stamp(self.options)
-        connection = SSL.Connection(self._context.openssl, None)
-        connection.set_app_data(self.options)
-        return connection
+        return SSL.Connection(self._context.openssl, None)
 
 
 def peer_certificate(transport: Any) -> x509.Certificate | None:
@@ -165,7 +164,7 @@ def peer_name(transport: Any) -> str | None:
     certificate = peer_certificate(transport)
     if certificate is None:
         return None
-    options = transport.getHandle().get_app_data()
+    options = transport.getHandle().get_context().get_app_data()
     if isinstance(options, ServerTLS) and options.login_from == "distinguished_name":
         return certificate.subject.rfc4514_string() or None
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
