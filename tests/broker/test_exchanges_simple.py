@@ -5,7 +5,7 @@ from __future__ import annotations
 import unittest
 
 from tests.broker.model import fault_of, make_vhost, publish, take, taken_by
-from txmsg.broker.exchanges import EXCHANGE_TYPES, STANDARD_EXCHANGES
+from txmsg.broker.exchanges import EXCHANGE_TYPES, STANDARD_EXCHANGES, DirectExchange
 from txmsg.broker.queue import ROUTED, UNROUTED
 
 
@@ -52,6 +52,9 @@ class DirectTests(ExchangeCase):
         self.assertEqual(self.reached("amq.direct", "a"), {"one"})
         self.vhost.unbind_queue("one", "amq.direct", "a")
         self.assertEqual(self.reached("amq.direct", "a"), set())
+        exchange = self.vhost.exchanges["amq.direct"]
+        assert isinstance(exchange, DirectExchange)
+        self.assertEqual(exchange._by_key, {})
 
     def test_unbind_one_of_two_queues(self) -> None:
         """The other one stays bound."""

@@ -201,6 +201,10 @@ class LengthTests(unittest.TestCase):
         self.assertEqual(Fault(404, "\udcff").reply_text, "\udcff")
         self.assertTrue(Fault(404, "\udcff" * 300).reply_text.endswith("..."))
 
+    def test_attributes(self) -> None:
+        """It is an exception with what it is about."""
+        self.assertEqual(Fault(404, "NOT_FOUND - x").args, (404, "NOT_FOUND - x"))
+
     def test_shown_escaped(self) -> None:
         """A name with a line feed forges no line of a log."""
         self.assertNotIn("\n", str(Fault(404, "no queue 'a\nb'")))

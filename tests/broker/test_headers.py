@@ -170,17 +170,19 @@ class CostTests(HeadersCase):
     """What a route costs."""
 
     def test_many_bindings(self) -> None:
-        """C7.6: bindings that share no pair with the message cost nothing."""
+        """C7.6: bindings that share no pair with the message cost nothing, and one common to all next to nothing."""
         for number in range(5000):
             self.vhost.bind_queue("q", "amq.headers", "", {"type": "report", "number": number})
         self.assertTrue(self.vhost.exchanges["amq.headers"].route("", {"type": "report", "number": 7}))
         exchange = self.vhost.exchanges["amq.headers"]
-        best = float("inf")
-        for _ in range(20):
-            started = time.perf_counter()
-            exchange.route("", {"type": "other", "number": 7})
-            best = min(best, time.perf_counter() - started)
-        self.assertLess(best, 0.001)
+        for headers in ({"type": "other", "number": 7}, {"type": "report", "number": 7}):
+            best = float("inf")
+            for _ in range(20):
+                started = time.perf_counter()
+                exchange.route("", headers)
+                best = min(best, time.perf_counter() - started)
+            with self.subTest(headers=headers):
+                self.assertLess(best, 0.001)
 
     def test_deep_values(self) -> None:
         """C7.6: the deepest table the wire accepts is compared without an error."""

@@ -118,6 +118,15 @@ class AlternateTests(RoutingCase):
         self.vhost.delete_exchange("later")
         self.assertEqual(self.reached("y"), set())
 
+    def test_chain(self) -> None:
+        """R34: one that comes later and binds nothing leads on to its own; when it goes, nothing does."""
+        self.exchange("y", arguments={"alternate-exchange": "later"})
+        self.assertEqual(self.reached("y"), set())
+        self.exchange("later", arguments={"alternate-exchange": "rest"})
+        self.assertEqual(self.reached("y"), {"two"})
+        self.vhost.delete_exchange("later")
+        self.assertEqual(self.reached("y"), set())
+
     def test_default_exchange(self) -> None:
         """R34: an empty name is none, as RabbitMQ was measured to do."""
         self.exchange("y", arguments={"alternate-exchange": ""})
@@ -221,6 +230,13 @@ class CacheTests(RoutingCase):
             self.assertEqual(self.reached("amq.topic", "b"), set())
             self.assertEqual(self.reached("amq.topic", "a.b", headers={"h": 1}), {"one"})
         self.assertEqual(set(self.vhost.routes.known), {("amq.topic", "a.b"), ("amq.topic", "b")})
+
+    def test_exchange_gone(self) -> None:
+        """F44: an exchange that routed nothing answers 404 once it is deleted."""
+        self.exchange("x")
+        self.assertEqual(self.reached("x"), set())
+        self.vhost.delete_exchange("x")
+        self.assertEqual(fault_of(publish, self.vhost, "x")[0], 404)
 
     def test_headers_are_not(self) -> None:
         """R34: a headers exchange on the way decides anew for each message, with the same key."""

@@ -67,6 +67,7 @@ class DeclareTests(QueueCase):
         self.assertEqual((made.name, made.durable, made.auto_delete, made.exclusive), ("q", True, True, False))
         self.assertEqual(made.arguments, arguments)
         version = self.vhost.topology_version
+        self.assertGreater(version, 0)
         again = self.vhost.declare_queue("q", durable=True, auto_delete=True, arguments={"x-max-length": 5})
         self.assertIs(again, made)
         self.assertEqual(self.vhost.topology_version, version)
@@ -303,6 +304,7 @@ class DeleteTests(QueueCase):
         mine = vhost.declare_queue("mine", exclusive=True, owner=self.mine, arguments={"x-expires": 1000})
         vhost.declare_queue("durable", durable=True)
         vhost.declare_exchange("x", auto_delete=True)
+        vhost.declare_exchange("y")
         vhost.bind_queue("mine", "x", owner=self.mine)
         vhost.bind_queue("durable", "amq.topic", "#.a")
         vhost.bind_exchange("amq.fanout", "amq.direct")

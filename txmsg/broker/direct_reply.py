@@ -25,7 +25,7 @@ REPLY_PREFIX: Final = "amq.rabbitmq.reply-to."
 
 def is_reply_name(name: str) -> bool:
     """Whether a queue's name is one of direct reply-to: the general one, or that of a channel, living or not."""
-    return name.startswith(REPLY_TO) and (name == REPLY_TO or name.startswith(REPLY_PREFIX))
+    return name == REPLY_TO or name.startswith(REPLY_PREFIX)
 
 
 class ReplyConsumer(Protocol):

@@ -233,7 +233,6 @@ class Topology(ABC):
             queue = self.queue(name, owner)
             queue.used()
             return queue
-        durable = durable and not exclusive
         arguments = arguments or {}
         found = self.queues.get(name) if name else None
         if found is not None:
