@@ -5,20 +5,19 @@ The format is the one of `rabbitmqctl export_definitions` and of the management 
 :meth:`Definitions.parse` checks a document as a whole, :func:`txmsg.broker.importing.import_definitions` gives it to a
 broker.
 
-Invariants: a document that is not as it should be changes nothing; an error names the entry and what is wrong with it,
-and never repeats a password hash.
+Invariants: a document whose entries are not as they should be changes nothing; an error names the entry and what is
+wrong with it, and never repeats a password or a hash.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from txmsg.broker.credentials import ALGORITHMS
 from txmsg.broker.policies import Policy
 from txmsg.broker.users_file import PATTERNS, UserEntry, check_pattern
 from txmsg.errors import ConfigurationError, clip
@@ -38,14 +37,8 @@ __all__ = [
 #: A file longer than this many octets is refused.
 _FILE_LIMIT: Final = 64 << 20
 _MAX_DEPTH: Final = 100
+#: The algorithm of a password hash that does not name one.
 SHA256: Final = "rabbit_password_hashing_sha256"
-#: Those of RabbitMQ, and our own.
-HASHING_ALGORITHMS: Final = (
-    SHA256,
-    "rabbit_password_hashing_sha512",
-    "rabbit_password_hashing_md5",
-    "txmsg_scrypt",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +276,7 @@ def _user(fields: _Fields) -> UserEntry:
     algorithm = fields.text("hashing_algorithm", SHA256)
     if not stored:
         return UserEntry(name, tags=tags)
-    try:
-        base64.b64decode(stored, validate=True)
-    except (binascii.Error, ValueError):
-        raise fields.refuse("password_hash must be base64") from None
-    if algorithm not in HASHING_ALGORITHMS:
+    if algorithm not in ALGORITHMS:
         raise fields.refuse(f"the hashing algorithm {clip(algorithm, 60)!r} is not known")
     return UserEntry(name, password_hash=stored, hashing_algorithm=algorithm, tags=tags)
 

@@ -16,7 +16,7 @@ __all__ = ["Address", "Choice", "Flag", "Kind", "ListenAddress", "Number", "Size
 
 #: What may stand behind a number of octets; powers of 1024, as in RabbitMQ's settings.
 UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE: Final = re.compile(r"(\d{1,15}) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"([0-9]{1,15}) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _ON: Final = ("1", "true", "yes", "on")
 _OFF: Final = ("0", "false", "no", "off")
 
