@@ -22,6 +22,8 @@ LAYERS: dict[str, set[str]] = {
     "service": {"amqp", "messaging", "rpc", "abc", "errors"},
     "compat": {"amqp", "errors"},
     "tap": {"broker", "service", "rpc", "messaging", "amqp", "abc", "errors"},
+    # Loaded with every pytest run, so what it needs is imported in its functions.
+    "pytest_plugin": {"testing"},
     "testing": {"broker", "transports", "messaging", "rpc", "service", "amqp", "wire", "abc", "errors"},
 }
 
@@ -166,10 +168,18 @@ class LoadingTests(unittest.TestCase):
 
     def test_everything(self) -> None:
         """Importing every module there is installs no reactor, and needs nothing that is not a dependency."""
-        loaded = loaded_by("import " + ", ".join(modules()))
+        everything = set(modules()) - {"txmsg.pytest_plugin"}  # which nobody but pytest imports
+        loaded = loaded_by("import " + ", ".join(sorted(everything)))
         self.assertNotIn("twisted.internet.reactor", loaded)
         judges = {"pika", "pamqp", "amqp", "kombu", "aio_pika", "pytest", "hypothesis", "trustme"}
         self.assertEqual(judges & loaded, set())
+
+    def test_pytest_plugin(self) -> None:
+        """The fixtures, which every pytest run on the machine loads, bring nothing of ours, nor Twisted."""
+        loaded = loaded_by("import txmsg.pytest_plugin")
+        self.assertEqual({name for name in loaded if is_within(name, "twisted")}, set())
+        ours = {name for name in loaded if name.startswith("txmsg.") and not is_within(name, "txmsg.errors")}
+        self.assertEqual(ours, {"txmsg.pytest_plugin"})
 
     def test_plugin(self) -> None:
         """The plug-in, which every `twistd` on the machine reads, loads nothing of ours."""

@@ -103,7 +103,8 @@ class EmbeddedBroker:
         self.broker = Broker(
             reactor=reactor,
             limits=BrokerLimits(login_delay=0.0) if limits is None else limits,
-            users=Users(cost=_CHEAP) if users is None else users,
+            # In place, not in a thread: there is none before a reactor runs, and nothing to wait for.
+            users=Users(cost=_CHEAP, run=lambda work: work()) if users is None else users,
             store=store,
             strict_4=strict_4,
             name="txmsg-test",
@@ -144,9 +145,6 @@ class EmbeddedBroker:
         clients, self._clients = self._clients, []
         await DeferredList([client.close() for client in clients if client.is_open], consumeErrors=True)
         await self.broker.stop()
-        for vhost in self.broker.vhosts.values():
-            for queue in vhost.queues.values():
-                queue.stop()
 
     async def __aenter__(self) -> EmbeddedBroker:
         return await self.start()
