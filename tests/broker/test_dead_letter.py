@@ -340,6 +340,8 @@ class LetterTests(QueueTestCase):
         self.put(queue, b"late")
         self.vhost.dead_letters.stop()
         self.assertEqual(self.ready(dead), [*(b"%d" % number for number in range(2500)), b"late"])
+        queue.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.vhost.dead_letters.stop()
 
     def test_into_the_queue_that_drops(self) -> None:

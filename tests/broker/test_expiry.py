@@ -64,6 +64,10 @@ class HeadTimerTests(unittest.TestCase):
         self.timer.stop()
         self.timer.watch(Entry(message(), 1, 5.0))
         self.timer.stop()
+        self.timer.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.timer.watch(Entry(message(), 1, 6.0))
+        self.timer.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 

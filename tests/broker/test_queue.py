@@ -253,6 +253,12 @@ class ConsumerTests(QueueTestCase):
         self.assertTrue(queue.is_deleted)
         self.assertEqual(self.usage.bytes, 0)
 
+    def test_auto_delete_and_a_stranger(self) -> None:
+        """Somebody who never consumed does not end it by leaving."""
+        queue = self.queue(auto_delete=True)
+        queue.remove_consumer(FakeConsumer())
+        self.assertIn("q", self.vhost.queues)
+
     def test_auto_delete_exclusive(self) -> None:
         queue = self.queue(auto_delete=True, exclusive=True, owner="me")
         consumer = FakeConsumer()
@@ -351,6 +357,17 @@ class SettingsTests(QueueTestCase):
         self.put(queue, b"2")
         self.clock.advance(1)
         self.assertEqual(self.ready(queue), [b"2"])
+
+    def test_dead_letters(self) -> None:
+        """And without them again."""
+        dead, queue = self.queue("dead"), self.queue()
+        queue.change_settings(
+            replace(queue.settings, dead_letter_exchange="", dead_letter_routing_key="dead", max_length=1)
+        )
+        self.put(queue, b"1", b"2")
+        queue.change_settings(replace(queue.settings, dead_letter_exchange=None))
+        self.put(queue, b"3")
+        self.assertEqual((self.ready(dead), self.ready(queue)), ([b"1"], [b"3"]))
 
     def test_expires(self) -> None:
         queue = self.queue(arguments={"x-expires": 1000})

@@ -54,6 +54,8 @@ class UsageTests(unittest.TestCase):
     def test_another_limit(self) -> None:
         """The alarm follows at once, both ways."""
         self.usage.add(600)
+        self.usage.set_limit(600)
+        self.assertEqual(self.calls, [])
         self.usage.set_limit(500)
         self.assertEqual(self.calls, ["high"])
         self.usage.set_limit(650)

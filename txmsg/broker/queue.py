@@ -70,7 +70,7 @@ class Queue:
         arguments: Mapping[str, Any] | None = None,
         owner: object | None = None,
     ) -> None:
-        self.settings = settings = QueueArguments.parse(
+        settings = QueueArguments.parse(
             arguments, name=name, vhost=vhost.name, durable=durable, exclusive=exclusive, auto_delete=auto_delete
         )
         self.vhost = vhost
@@ -260,8 +260,6 @@ class Queue:
         self._drop(worn_out, DELIVERY_LIMIT)
         if self._length_limit is not None:
             self._drop_heads()
-        if self._head_timer is not None:
-            self._watch_head()
         self._dispatch()
 
     def purge(self) -> int:
@@ -323,7 +321,7 @@ class Queue:
             self._dispatch()
 
     def _dispatch(self) -> None:
-        """Hand out messages while there are both messages and consumers that can take them."""
+        """Hand out messages while there are both messages and consumers that can take them; then watch the head."""
         if self._is_dispatching or not self.message_count:
             return
         self._is_dispatching = True
