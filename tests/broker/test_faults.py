@@ -165,10 +165,35 @@ class TextTests(unittest.TestCase):
             with self.subTest(text=text):
                 self.assert_fault(fault, code, text)
 
+    def test_permissions(self) -> None:
+        """C7.5: who may not; the name of a virtual host that is missing stands without quotes."""
+        self.assert_fault(
+            faults.access_refused("bob", "exchange", "amq.default", "/"),
+            403,
+            "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'bob'",
+        )
+        self.assert_fault(faults.vhost_missing("v"), 530, "NOT_ALLOWED - vhost v not found")
+        self.assert_fault(
+            faults.vhost_refused("v", "bob"), 530, "NOT_ALLOWED - access to vhost 'v' refused for user 'bob'"
+        )
+
+    def test_quorum(self) -> None:
+        """R34: what RabbitMQ does not do with quorum queues."""
+        self.assert_fault(
+            faults.quorum_delete_unsupported("q", "/", "if-unused"),
+            540,
+            "NOT_IMPLEMENTED - cannot delete queue 'q' in vhost '/'. queue.delete operations with if-unused flag set "
+            "are not supported by quorum queues",
+        )
+        self.assert_fault(
+            faults.global_qos_unsupported("q", "/"),
+            540,
+            "NOT_IMPLEMENTED - queue 'q' in vhost '/' does not support global qos",
+        )
+
     def test_ours(self) -> None:
         """C7.3: limits RabbitMQ does not have name the limit."""
         self.assertIn("(7)", faults.limit_reached("queue", "q", "/", 7).reply_text)
-        self.assertIn("7 bytes", faults.queue_full("q", "/", 7).reply_text)
         self.assertIn("7 bytes", faults.topology_full("queue", "q", "/", 7).reply_text)
         self.assertIn("(7)", faults.consumer_limit(7).reply_text)
 

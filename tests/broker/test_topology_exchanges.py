@@ -230,6 +230,15 @@ class DeleteTests(ExchangeCase):
                 self.assertNotIn("x", self.vhost.exchanges)
                 self.vhost.delete_queue("q")
 
+    def test_auto_delete_bound_twice(self) -> None:
+        """One that led to the same queue twice ends once."""
+        self.vhost.declare_queue("q")
+        self.vhost.declare_exchange("x", auto_delete=True)
+        for key in ("1", "2"):
+            self.vhost.bind_queue("q", "x", key)
+        self.vhost.delete_queue("q")
+        self.assertEqual((len(self.vhost.exchanges), self.vhost.topology_bytes), (7, 0))
+
     def test_auto_delete_chain(self) -> None:
         """R34: each takes the one before it along, however many there are."""
         names = [f"x{number}" for number in range(900)]

@@ -22,6 +22,7 @@ __all__ = [
     "ABSENT",
     "Fault",
     "access_refused",
+    "acknowledgement_timeout",
     "cannot_switch_mode",
     "consumer_limit",
     "default_exchange",
@@ -50,7 +51,6 @@ __all__ = [
     "not_implemented",
     "not_kept",
     "not_transactional",
-    "queue_full",
     "quorum_delete_unsupported",
     "reply_consumer_acknowledges",
     "reply_consumer_set",
@@ -390,19 +390,21 @@ def not_kept() -> Fault:
     return fault(constants.INTERNAL_ERROR, "the change could not be written to disk")
 
 
-def queue_full(name: str, vhost: str, limit: int) -> Fault:
-    """311: the queue holds as much as one may; ours, RabbitMQ has no such limit."""
-    return fault(
-        constants.CONTENT_TOO_LARGE, f"{_resource('queue', name, vhost)} holds more than {limit} bytes already"
-    )
-
-
 # -- consuming --------------------------------------------------------------------------------------------
 
 
 def unknown_delivery_tag(tag: int) -> Fault:
     """406: nothing with that tag is waiting for its ack on the channel."""
     return fault(constants.PRECONDITION_FAILED, f"unknown delivery tag {tag}")
+
+
+def acknowledgement_timeout(channel_number: int, seconds: float) -> Fault:
+    """406: a delivery was not settled in time."""
+    return fault(
+        constants.PRECONDITION_FAILED,
+        f"delivery acknowledgement on channel {channel_number} timed out. Timeout value used: {seconds * 1000:.0f} ms. "
+        "This timeout value can be configured, see consumers doc guide to learn more",
+    )
 
 
 def unacked_limit(limit: int) -> Fault:

@@ -33,10 +33,12 @@ class BrokerLimits:
     queues, exchanges, bindings: per virtual host; exchanges without the standard ones.  Beyond: 406.
     topology_bytes: octets that the names, keys and arguments of all that is declared in a virtual host take, with what
         each thing costs.  Beyond: 406.
-    queue_bytes: octets that one queue holds, with what each message costs.  Beyond: publishes are refused.
+    queue_bytes: octets that one queue holds, with what each message costs.  Beyond: what is published to it
+        is refused, which a publisher with confirms sees as a nack.
     broker_bytes: octets in all queues together.  Beyond: publishers are blocked until it is less again.
     unacked_per_channel: deliveries without an ack on one channel, whatever its prefetch count.  Beyond: no more
         deliveries until some are settled.
+    acknowledgement_timeout: seconds that a delivery may stay without an ack; 0 for any time.  Beyond: 406.
     write_buffer: octets waiting for a client that does not read.  Beyond: that client is dropped, 320.
     heartbeat: seconds, offered in connection.tune; 0 for none.
     """
@@ -60,5 +62,6 @@ class BrokerLimits:
     queue_bytes: int = 64 * MIB
     broker_bytes: int = 256 * MIB
     unacked_per_channel: int = 10_000
+    acknowledgement_timeout: float = 1800.0
     write_buffer: int = 8 * MIB
     heartbeat: int = 60
