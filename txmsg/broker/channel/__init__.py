@@ -1,7 +1,8 @@
 """A channel, from the broker's side: methods in, what the model does, replies out.
 
 One module for each AMQP class or state of its own: `channel` (open, held, closed), `topology` (exchange, queue),
-`publishing` and `confirms`, `consuming` with `consumer`, `credit`, `settling` and `unacked`, `transaction` (tx).
+`publishing` and `confirms`, `consuming` with `consumer`, `credit`, `settling` with `unacked` and
+`patience`, `transaction` (tx).
 """
 
 from txmsg.broker.channel.channel import ServerChannel

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from txmsg.broker.channel.confirms import Confirms
 from txmsg.broker.channel.consuming import Consuming
 from txmsg.broker.channel.credit import Credit
+from txmsg.broker.channel.patience import Patience
 from txmsg.broker.channel.publishing import Publishing
 from txmsg.broker.channel.settling import Settling
 from txmsg.broker.channel.topology import Topology
@@ -65,6 +66,7 @@ class ServerChannel:
         self.transactions = Transactions(self)
         self.publishing = Publishing(self)
         self.settling = Settling(self)
+        self.patience = Patience(self, self.vhost.limits.acknowledgement_timeout)
         self.consuming = Consuming(self)
         self._publish = self.publishing.publish
         self._ack = self.settling.ack
@@ -187,8 +189,8 @@ class ServerChannel:
 
     # -- the end ------------------------------------------------------------------------------------------
 
-    def refuse(self, refusal: Fault, cause: type[Method]) -> None:
-        """Close the channel, or the connection, because of what `cause` asked for."""
+    def refuse(self, refusal: Fault, cause: type[Method] | None) -> None:
+        """Close the channel, or the connection, because of what `cause` asked for; None if no method did."""
         if refusal.closes_connection:
             self.connection.close_with(refusal, cause)
             return
@@ -198,7 +200,8 @@ class ServerChannel:
         self.confirms.flush()
         self.closed()
         self._awaits_close_ok = True
-        close = channel.Close(refusal.reply_code, refusal.reply_text, cause.CLASS_ID, cause.METHOD_ID)
+        class_id, method_id = (0, 0) if cause is None else (cause.CLASS_ID, cause.METHOD_ID)
+        close = channel.Close(refusal.reply_code, refusal.reply_text, class_id, method_id)
         try:
             self.connection.write(self.wire.send_method(self.number, close))
         except LocalProtocolError:  # the connection is closing
@@ -209,6 +212,7 @@ class ServerChannel:
         if self._is_over:
             return
         self._is_over = True
+        self.patience.stop()
         self.credit.close()
         self.consuming.close()
         self.transactions.close()

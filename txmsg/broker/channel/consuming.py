@@ -121,6 +121,7 @@ class Consuming:
         self.consumers[consumer.tag] = consumer
         if not method.nowait:
             channel.send(basic.ConsumeOk(consumer.tag))
+        channel.patience.start()
         channel.credit.add(consumer)
 
     @staticmethod
@@ -226,6 +227,7 @@ class Consuming:
         tag = settling.last_tag = settling.last_tag + 1
         if not method.no_ack:
             settling.unacked[tag] = (None, queue, entry)
+            channel.patience.start()
         message = entry.message
         reply = basic.GetOk(tag, entry.delivery_count > 0, message.exchange, message.routing_key, queue.message_count)
         try:
