@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from txmsg.broker.credentials import DEFAULT_USER
 from txmsg.broker.definitions import Definitions, ExchangeDefinition, QueueDefinition
 from txmsg.broker.faults import Fault
 from txmsg.broker.policies import policies_of
@@ -53,9 +52,6 @@ def put_user(broker: Broker, entry: UserEntry) -> None:
         broker.users.add_hash(entry.name, entry.password_hash, entry.hashing_algorithm, entry.tags)
     else:
         broker.users.add(entry.name, None, entry.tags)
-    if entry.name == DEFAULT_USER:
-        # Every export of RabbitMQ has guest with its well-known password.
-        broker.users.loopback_only.add(DEFAULT_USER)
     for given in entry.permissions:
         broker.add_vhost(given.vhost)
         broker.users.set_permissions(entry.name, given.vhost, given.configure, given.write, given.read)

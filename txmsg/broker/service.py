@@ -230,10 +230,11 @@ class BrokerService(Service):
             self._log.info("listening: {url}", url=url)
         if self.management is not None:
             self._log.info("management API: {url}", url=self.management.url)
-        if DEFAULT_USER in broker.users.loopback_only:
-            self._log.info("users: guest with its well-known password, from this machine only")
-        else:
-            self._log.info("users: {names}", names=", ".join(clip(name, 60) for name in broker.users.names()))
+        local = broker.users.loopback_only
+        names = [
+            f"{clip(name, 60)}{' (from this machine only)' if name in local else ''}" for name in broker.users.names()
+        ]
+        self._log.info("users: {names}", names=", ".join(names) or "none")
 
     def _start_failed(self, failure: Failure) -> None:
         self._starting = None
@@ -247,7 +248,7 @@ class BrokerService(Service):
         if isinstance(error, StoreError):
             return BrokerOutcome(ExitCode.DATA, said)
         if isinstance(error, CannotListenError):
-            address = f"{error.interface}:{error.port}"
+            address = Address(error.interface, error.port)
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             line = f"cannot listen at {address}: {reason}; stop what has it, or choose another with --listen"
             return BrokerOutcome(ExitCode.LISTEN, line)
