@@ -1,4 +1,4 @@
-"""The programs in examples/ do what they and the documentation say, on a real RabbitMQ, as a user would run them."""
+"""The programs in examples/ do what they and the documentation say, on a real RabbitMQ and on our own broker."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.cases import RabbitMQTestCase
+from tests.cases import RabbitMQTestCase, ReactorTestCase
 from tests.certificates import shared_authority
+from tests.conformance.base import OverBroker
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -34,8 +37,13 @@ def run_example(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-class ExamplesTests(RabbitMQTestCase):
-    """W-32, W-95, peers 8: every published program is executed."""
+class ExampleCases(ReactorTestCase):
+    """W-32, W-95, peers 8: every published program is executed, as a user would run it."""
+
+    __test__ = False
+    node: Any
+    #: What the broker calls itself.
+    product = "RabbitMQ"
 
     async def run_example(self, name: str, *arguments: str) -> str:
         """As above, with the reactor running."""
@@ -87,13 +95,50 @@ class ExamplesTests(RabbitMQTestCase):
             str(client.certificate_file),
             str(client.key_file),
         )
-        self.assertEqual(printed, "connected to RabbitMQ over TLS\nreceived 'for your eyes only'\n")
+        self.assertEqual(printed, f"connected to {self.product} over TLS\nreceived 'for your eyes only'\n")
 
     async def test_low_level_channel(self) -> None:
         """X-05, X-14, P-01, P-02: an endpoint of one's own, callbacks, a transaction."""
         printed = await self.run_example("07_low_level_channel.py", "127.0.0.1", str(self.node.port))
         self.assertIn("the broker says: NOT_FOUND", printed)
         self.assertIn("got b'one', 1 left\ngot b'two', 0 left\n", printed)
+
+
+class ExamplesOverRabbitMQ(RabbitMQTestCase, ExampleCases):
+    __test__ = True
+
+
+class ExamplesOverBroker(OverBroker, ExampleCases):
+    product = "txmsg"
+
+    def setUp(self) -> Deferred[Any]:  # type: ignore[override]
+        """Listen for TLS, too."""
+        return super().setUp().addCallback(lambda _: Deferred.fromCoroutine(self.node.listen_with_tls()))
+
+    async def test_memory_transport(self) -> None:
+        """R38: the same program prints the same on `memory://` and over AMQP."""
+        expected = "rome: sun (forecast)\noslo.port: snow (forecast)\neurope: wind (forecast)\n"
+        for url in ("memory://", self.node.url):
+            with self.subTest(url=url):
+                self.assertEqual(await self.run_example("09_memory_transport.py", url), expected)
+
+
+class TestingExampleTests(SynchronousTestCase):
+    """The example that is a file of tests."""
+
+    def test_with_embedded_broker(self) -> None:
+        """All of its tests pass."""
+        environment = dict(os.environ, PYTHONPATH=str(ROOT))
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / "08_testing_with_embedded_broker.py")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("Ran 4 tests", done.stderr)
 
 
 def _common_name(pem: bytes) -> str:

@@ -65,6 +65,10 @@ class EmbeddedNode:
 
         in_reactor(add)
 
+    def set_permissions(self, user: str, virtual_host: str) -> None:
+        """It may do everything there."""
+        in_reactor(self.embedded.broker.users.set_permissions, user, virtual_host)
+
     def delete_user(self, name: str) -> None:
         """And its connections."""
         in_reactor(self.embedded.broker.delete_user, name)
