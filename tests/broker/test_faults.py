@@ -196,6 +196,7 @@ class TextTests(unittest.TestCase):
         self.assertIn("(7)", faults.limit_reached("queue", "q", "/", 7).reply_text)
         self.assertIn("7 bytes", faults.topology_full("queue", "q", "/", 7).reply_text)
         self.assertIn("(7)", faults.consumer_limit(7).reply_text)
+        self.assertIn("7 bytes", faults.queue_full("q", "/", 7).reply_text)
 
     def test_strict_4(self) -> None:
         """What RabbitMQ 4 answers is longer than a reply text may be."""

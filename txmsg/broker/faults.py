@@ -51,6 +51,7 @@ __all__ = [
     "not_implemented",
     "not_kept",
     "not_transactional",
+    "queue_full",
     "quorum_delete_unsupported",
     "reply_consumer_acknowledges",
     "reply_consumer_set",
@@ -355,6 +356,13 @@ def too_many_patterns(name: str, vhost: str) -> Fault:
 def message_too_large(size: int, limit: int) -> Fault:
     """406: the body has more octets than the broker takes."""
     return fault(constants.PRECONDITION_FAILED, f"message size {size} is larger than configured max size {limit}")
+
+
+def queue_full(name: str, vhost: str, limit: int) -> Fault:
+    """311: a message is more than a queue has room for; ours, RabbitMQ has no such limit."""
+    return fault(
+        constants.CONTENT_TOO_LARGE, f"{_resource('queue', name, vhost)} may hold {limit} bytes and has no room for it"
+    )
 
 
 def invalid_message(reason: str) -> Fault:

@@ -179,6 +179,10 @@ class Queue:
             self._watch_head()
         return outcome
 
+    def is_full_for(self, message: Message) -> bool:
+        """Whether the queue itself (not the broker, not x-max-length) has no room for `message`."""
+        return self.held_bytes + message.cost > self._capacity
+
     def restore(self, entry: Entry) -> None:
         """Put back a message that was kept, after all those restored before; nothing is told to the journal."""
         message = entry.message

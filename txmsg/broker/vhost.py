@@ -188,6 +188,17 @@ class VirtualHost(Topology):
             keys = self._reply(keys, message)
         return _put(self.routes.find(source, keys, properties.headers), message)
 
+    def check_capacity(self, message: Message, properties: BasicProperties) -> None:
+        """Fault 311 if a queue that `message` goes to holds as many bytes as one may.
+
+        For a publisher without confirms, once :meth:`publish` has answered REJECTED: nothing else would tell it.
+        """
+        headers = properties.headers
+        keys = [message.routing_key] if headers is None else routing_keys(message.routing_key, headers)
+        for queue in self.routes.find(self.publishable(message.exchange), keys, headers):
+            if queue.is_full_for(message):
+                raise faults.queue_full(queue.name, self.name, self.limits.queue_bytes)
+
     def _reply(self, keys: list[str], message: Message) -> list[str]:
         """Hand the message to the channels among `keys`; returns the others.
 

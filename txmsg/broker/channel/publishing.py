@@ -89,6 +89,8 @@ class Publishing:
             self.give_back(message, properties)
         if self._confirms.is_on:
             self._confirms.settle(outcome)
+        elif outcome == REJECTED:
+            self._vhost.check_capacity(message, properties)
 
     def _check(self, exchange: str, routing_key: str, properties: BasicProperties) -> BasicProperties:
         """Judge the properties, and give those that consumers are to see."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmsg.broker.channel.unacked import Delivered
 from txmsg.broker.faults import Fault, cannot_switch_mode, not_transactional, transaction_limit
-from txmsg.broker.queue import UNROUTED
+from txmsg.broker.queue import REJECTED, UNROUTED
 from txmsg.wire.constants import NOT_FOUND
 from txmsg.wire.methods import tx
 
@@ -93,6 +93,8 @@ class Transactions:
             outcome = self._publish(message, properties)
             if outcome == UNROUTED and mandatory:
                 channel.publishing.give_back(message, properties)
+            elif outcome == REJECTED:
+                channel.vhost.check_capacity(message, properties)
         settlements = self._settlements
         self._forget()
         is_durable = channel.vhost.journal.is_durable
