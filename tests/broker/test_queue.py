@@ -377,6 +377,16 @@ class SettingsTests(QueueTestCase):
         self.clock.advance(1)
         self.assertNotIn("q", self.vhost.queues)
 
+    def test_a_new_head_expires(self) -> None:
+        """One that comes to the head because of a new length."""
+        queue = self.queue()
+        self.put(queue, b"1")
+        self.put(queue, b"2", expiration="1000")
+        queue.change_settings(replace(queue.settings, max_length=1))
+        self.assertEqual(self.ready(queue), [b"2"])
+        self.clock.advance(1)
+        self.assertEqual(self.ready(queue), [])
+
     def test_what_stays(self) -> None:
         """The type, the priorities and the single active consumer are for life."""
         queue = self.queue(arguments={"x-max-priority": 5, "x-single-active-consumer": True})

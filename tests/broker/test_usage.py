@@ -53,15 +53,15 @@ class UsageTests(unittest.TestCase):
 
     def test_another_limit(self) -> None:
         """The alarm follows at once, both ways."""
-        self.usage.add(600)
-        self.usage.set_limit(600)
+        self.usage.add(630)
+        self.usage.set_limit(630)
         self.assertEqual(self.calls, [])
         self.usage.set_limit(500)
         self.assertEqual(self.calls, ["high"])
         self.usage.set_limit(650)
         self.assertEqual(self.calls, ["high"])  # still above nine tenths
         self.assertIn("high", repr(self.usage))
-        self.usage.set_limit(1000)
+        self.usage.set_limit(700)
         self.assertEqual(self.calls, ["high", "low"])
         self.usage.set_limit(None)
         self.assertEqual((self.calls, self.usage.limit), (["high", "low"], None))
