@@ -57,6 +57,16 @@ class ChannelTests(unittest.TestCase):
         peer.send_raw(chunk + method_frame(1, 20, 40, b"\0\xc8\0\0\0\0\0"))
         self.assertTrue(peer.server.is_open)
 
+    def test_behind_open_in_one_chunk(self) -> None:
+        """A client need not wait for open-ok: what comes in the same octets is done."""
+        peer = Peer(make_broker()).open()
+        octets = peer.wire.send_method(1, channel.Open()) + method_frame(1, 50, 10, b"\0\0\1q\0" + bytes(4))
+        publish = method_frame(1, 60, 40, b"\0\0\0\x01q\0") + frame(2, 1, struct.pack(">HHQH", 60, 0, 1, 0))
+        peer.send_raw(octets + (publish + frame(3, 1, b"x")) * 2)
+        peer.expect(channel.OpenOk, 1)
+        peer.expect(queue.DeclareOk, 1)
+        self.assertEqual(peer.broker.vhosts["/"].queues["q"].message_count, 2)
+
     def test_large_body(self) -> None:
         """4.4, body: refused on its header with 406 on its channel; what is on the way is discarded (F33, F43)."""
         peer = Peer(make_broker(max_message_size=1000)).open()

@@ -60,7 +60,7 @@ class CheckTests(SynchronousTestCase):
         self.assertIsNone(self.checked(users, "anna", "x"))
 
     def test_default_user(self) -> None:
-        """C7.1: guest, from this machine only; with a password of its own it is a user like any other."""
+        """C7.1: guest, from this machine only, whatever its password, until the operator says otherwise."""
         users = Users(cost=2)
         self.assertEqual(users.names(), ["guest"])
         self.assertFalse(users.has_remote)
@@ -72,9 +72,13 @@ class CheckTests(SynchronousTestCase):
         assert permissions is not None
         permissions.check_configure("queue", "q")
         users.add("guest", "other")
+        users.delete("guest")
+        users.add_hash("guest", rabbitmq_hash("guest"))
+        self.assertFalse(users.has_remote)
+        self.assertIsNone(self.checked(users, "guest", "guest", "192.168.0.1"))
+        users.loopback_only.discard("guest")
         self.assertTrue(users.has_remote)
-        self.assertIsNotNone(self.checked(users, "guest", "other", "192.168.0.1"))
-        self.assertIsNone(self.checked(users, "guest", "guest"))
+        self.assertIsNotNone(self.checked(users, "guest", "guest", "192.168.0.1"))
         self.assertEqual(Users(cost=2, default_user=False).names(), [])
 
     def test_rabbitmq_hashes(self) -> None:

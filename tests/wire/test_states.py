@@ -232,6 +232,11 @@ def test_every_row_of_a_channel_is_kept_in_and_out(state: ChannelState) -> None:
             events = listener.receive(b"\x01\x00\x01" + len(payload).to_bytes(4, "big") + payload + b"\xce")
             if closed_by(state) and made is not channel.Open and made.CLASS_ID != CLASS_CONNECTION:
                 assert events == []
+            elif state is ChannelState.OPENING and (sender, made) in CHANNEL_TRANSITIONS[ChannelState.OPEN]:
+                # A client that does not wait for open-ok; a server that does not send it first is wrong.
+                (taken,) = events
+                assert isinstance(taken, ProtocolFailure) is (sender is Role.SERVER)
+                assert sender is Role.SERVER or listener.channel_state(1) is state
             else:
                 (failure,) = events
                 assert isinstance(failure, ProtocolFailure)

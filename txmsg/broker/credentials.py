@@ -150,7 +150,8 @@ class Users:
     run -- how to run a function that takes long, in a thread if there are threads: called with the function, returns
         its result or a Deferred of it.  Default: at once, in place.  The broker sets it.
 
-    loopback_only: set of str -- who may log in from this machine only; {"guest"} at first.
+    loopback_only: set of str -- who may log in from this machine only, whatever the password; {"guest"} at first, and
+        only the operator changes it.
     changed: callable, or None -- called as changed(kind, name, value) after every change, for whoever keeps the
         users; kind is :data:`USER` or :data:`PERMISSION`, value a dict for :meth:`restore`, None for what is gone.
     """
@@ -165,7 +166,7 @@ class Users:
         self._cost = cost
         self.run = run
         self.changed: Callable[[str, str, dict[str, Any] | None], object] | None = None
-        self.loopback_only: set[str] = set()
+        self.loopback_only: set[str] = {DEFAULT_USER}
         self._accounts: dict[str, _Account] = {}
         self._lock = DeferredLock()
         self._proof_key = secrets.token_bytes(32)
@@ -174,7 +175,6 @@ class Users:
         if default_user:
             self.add(DEFAULT_USER, DEFAULT_USER, ["administrator"])
             self.set_permissions(DEFAULT_USER, "/")
-            self.loopback_only.add(DEFAULT_USER)
 
     # -- users ---------------------------------------------------------------------------------------------
 
@@ -212,7 +212,6 @@ class Users:
         for vhost in list(account.permissions):
             self.clear_permissions(name, vhost)
         del self._accounts[name]
-        self.loopback_only.discard(name)
         self._tell(USER, name, None)
         return True
 
@@ -239,8 +238,6 @@ class Users:
             self._accounts[name] = _Account(user, stored)
         else:
             account.user, account.password, account.proof = user, stored, None
-            # Whoever sets a password of its own for guest has done what the rule wants.
-            self.loopback_only.discard(name)
         self._tell(USER, name, {"hash": text, "algorithm": algorithm, "tags": list(user.tags)})
         return user
 

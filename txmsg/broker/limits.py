@@ -24,7 +24,7 @@ class BrokerLimits:
     max_table_items: entries of all tables in one method or content header.  Beyond: 502.
     channels: per connection; offered in connection.tune.  Beyond: 530.
     connections: of all clients.  Beyond: closed when accepted.
-    unauthenticated: connections that have not logged in yet.  Beyond: closed when accepted.
+    unauthenticated: connections that have not logged in yet.  Beyond: not read until another is done.
     connections_per_address: from one address.  Beyond: closed when accepted.
     handshake_timeout: seconds from the connect to connection.open, TLS included.  Beyond: closed.
     login_delay: seconds before a refused login is answered; doubled for each further one from the same address.
