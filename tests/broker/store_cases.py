@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,8 +115,9 @@ class StoreTestCase(SynchronousTestCase):
     """`start` and `stop` a host over `directory`; `crash` copies the directory as a killed process leaves it."""
 
     def setUp(self) -> None:
-        self.directory = Path(self.mktemp())
-        os.makedirs(self.directory.parent, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix="txmsg-test-")  # trial's own would stay
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        self.directory = Path(folder) / "data"
         self.clock = Clock()
         self.now = 1_700_000_000.0
         self.stores: list[SQLiteStore] = []

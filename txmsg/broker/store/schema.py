@@ -54,7 +54,7 @@ CREATE INDEX message_body ON message (body) WHERE body IS NOT NULL;
 CREATE TRIGGER last_message_of_body AFTER DELETE ON message WHEN OLD.body IS NOT NULL BEGIN
   DELETE FROM body WHERE id = OLD.body AND NOT EXISTS (SELECT 1 FROM message WHERE body = OLD.body);
 END;
-"""
+"""  # noqa: S608 -- numbers only
 
 _CHANGE: Final = f"""
 CREATE TEMP VIEW change AS SELECT 0 AS what, 0 AS id, 0 AS number, 0 AS body, 0 AS record, 0 AS checksum;
