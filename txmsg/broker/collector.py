@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from txmsg.broker.interfaces import Clock, Timer
 from txmsg.broker.usage import Usage
 
-__all__ = ["INTERVAL", "STEP", "CollectorWatch"]
+__all__ = ["INTERVAL", "STEP", "Collector", "CollectorWatch"]
 
 #: Seconds between two looks.
 INTERVAL: Final = 0.05

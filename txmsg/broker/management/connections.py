@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from txmsg.broker.connection import BrokerConnection
 
 __all__ = [
+    "channel_json",
     "channels_of",
     "channels_of_vhost",
     "close",

@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     from txmsg.broker.exchanges.exchange import Exchange
     from txmsg.broker.vhost import VirtualHost
 
-__all__ = ["delete", "destination_bindings", "get", "in_vhost", "list_all", "publish", "put", "source_bindings"]
+__all__ = [
+    "delete",
+    "destination_bindings",
+    "exchange_json",
+    "get",
+    "in_vhost",
+    "list_all",
+    "publish",
+    "put",
+    "source_bindings",
+]
 
 #: The name of the default exchange in paths.
 DEFAULT: Final = "amq.default"

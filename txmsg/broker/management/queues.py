@@ -33,7 +33,19 @@ if TYPE_CHECKING:
     from txmsg.broker.queue import Queue
     from txmsg.broker.vhost import VirtualHost
 
-__all__ = ["act", "bindings", "contents", "delete", "get", "in_vhost", "list_all", "messages", "put"]
+__all__ = [
+    "act",
+    "bindings",
+    "contents",
+    "delete",
+    "get",
+    "in_vhost",
+    "list_all",
+    "messages",
+    "put",
+    "queue_json",
+    "refusal_named",
+]
 
 #: Most messages, and octets of bodies, that one call takes.
 MOST_MESSAGES: Final = 1000

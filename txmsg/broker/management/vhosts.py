@@ -16,7 +16,7 @@ from txmsg.errors import ConfigurationError
 if TYPE_CHECKING:
     from txmsg.broker.vhost import VirtualHost
 
-__all__ = ["delete", "get", "list_all", "permissions", "put"]
+__all__ = ["delete", "get", "list_all", "permissions", "put", "vhost_json"]
 
 
 def vhost_json(call: Call, vhost: VirtualHost) -> dict[str, Any]:

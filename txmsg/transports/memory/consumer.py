@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from txmsg.broker.queue import Queue
     from txmsg.transports.memory.channel import MemoryChannel
 
-__all__ = ["UNSETTLED_LIMIT", "MemoryConsumer"]
+__all__ = ["UNSETTLED_LIMIT", "MemoryConsumer", "priority_of"]
 
 #: How many deliveries a consumer may have, handed over or about to be, when its prefetch count is 0; with no_ack,
 #: how many are about to be.
