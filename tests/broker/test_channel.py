@@ -71,6 +71,7 @@ class Closing(ClientTestCase):
         ours, answer = self.client.methods()
         self.assertEqual(ours, channel.Close(404, MISSING, 60, 40))
         self.assertEqual(answer, channel.CloseOk())
+        self.assertIn(1, self.client.connection.channels)
         self.client.send(1, channel.CloseOk())
         self.assertIs(self.client.connection.wire.channel_state(1), ChannelState.CLOSED)
         self.assertEqual(self.client.connection.channels, {})

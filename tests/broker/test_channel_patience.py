@@ -70,6 +70,15 @@ class Patience(ClientTestCase):
         self.wait(140)
         self.assertEqual(self.client.methods(), [CLOSE])
 
+    def test_a_consumer_that_had_nothing_to_do(self) -> None:
+        self.client.declare("idle")
+        self.client.consume("idle")
+        self.wait(200)
+        self.client.publish("", "idle", b"a")
+        self.assertEqual(len(self.client.events()), 1)
+        self.wait(1920)
+        self.assertEqual(self.client.methods(), [CLOSE])
+
     def test_no_timer_without_deliveries(self) -> None:
         self.client.get("q", no_ack=True)
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -266,6 +266,17 @@ class DirectReplies(ClientTestCase):
         self.assertEqual(event[2:7], ("r", 2, False, "", name))
         self.assertEqual((event[7].correlation_id, event[8]), ("7", b"!"))
 
+    def test_the_same_request_again(self) -> None:
+        """What was replaced once is replaced every time."""
+        self.consume(self.client)
+        self.client.declare("server")
+        properties = BasicProperties(reply_to=REPLY_TO)
+        self.client.publish("", "server", b"?", b"?", properties=properties)
+        self.client.publish("", "server", b"?", properties=properties)
+        names = {self.client.get("server")[7].reply_to for _ in range(3)}
+        self.assertEqual(len(names), 1)
+        self.assertNotIn(REPLY_TO, names)
+
     def test_the_tag_is_not_used_up(self) -> None:
         self.consume(self.client)
         name = self.request()

@@ -127,7 +127,8 @@ class LastQueue(ClientTestCase):
         self.client.call(queue.Bind(queue="q", exchange="amq.direct"))
         self.client.publish("amq.direct", "q", b"a")
         self.client.publish("amq.direct", "", b"b")
-        self.assertEqual(self.depth("q"), 1)
+        self.assertEqual(self.client.get("q")[8], b"b")
+        self.assertIsNone(self.client.get("q"))
 
     def test_a_routing_key_without_a_queue(self) -> None:
         self.client.declare("q")

@@ -55,6 +55,32 @@ class TestWhatComesOut:
                 got = str(error)
             assert got == expected
 
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from([1, 2]),
+                st.sampled_from(["c", "d"]),
+                st.booleans(),
+                st.sampled_from(["e", "f"]),
+                st.sampled_from(["k", "l"]),
+            ),
+            max_size=20,
+        )
+    )
+    def test_nothing_of_the_last_one_stays(self, addresses: list[tuple[int, str, bool, str, str]]) -> None:
+        """Each part of an address alone makes it another one."""
+        wire = ConnectionPair(channels=(1, 2)).wire[S]
+        for number, consumer_tag, redelivered, exchange, routing_key in addresses:
+            method = basic.Deliver(consumer_tag, 7, redelivered, exchange, routing_key)
+            expected = wire.send_content(number, method, SMALL, b"body")
+            got = wire.encode_deliver(number, consumer_tag, 7, redelivered, exchange, routing_key, SMALL, b"body")
+            assert got == expected
+
+    def test_headers_that_do_not_fit_a_frame(self) -> None:
+        large = BasicProperties(headers={"a": "x" * 5000}).encode()
+        with pytest.raises(EncodeError, match="properties and headers"):
+            open_server(frame_max=4096).encode_deliver(1, "ct", 1, False, "e", "k", large, b"body")
+
     def test_the_client_hears_it(self) -> None:
         pair = ConnectionPair(channels=(1, 2))
         parts = []

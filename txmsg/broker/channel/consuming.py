@@ -139,10 +139,10 @@ class Consuming:
     # -- direct reply-to ----------------------------------------------------------------------------------
 
     def _consume_replies(self, method: basic.Consume) -> None:
-        if self.reply_name:
-            raise reply_consumer_set()
         if not method.no_ack:
             raise reply_consumer_acknowledges()
+        if self.reply_name:
+            raise reply_consumer_set()
         self._reply_tag = method.consumer_tag or server_name("amq.ctag")
         self.reply_name = self._channel.vhost.direct_reply.register(self)
         if not method.nowait:
@@ -174,7 +174,7 @@ class Consuming:
         consumer = self.consumers.pop(tag, None)
         if consumer is not None:
             self._remove(consumer)
-        elif tag and tag == self._reply_tag:
+        elif tag == self._reply_tag:
             self._end_replies()
         if not method.nowait:
             self._channel.send(basic.CancelOk(tag))

@@ -98,25 +98,25 @@ class Publishing:
         if isinstance(properties, UndecodableProperties):
             raise undecodable_properties(properties.error.reply_code, str(properties.error))
         self._vhost.publishable(exchange)
-        user = self._connection.user
-        claimed = properties.user_id
-        if claimed is not None and claimed != user.name and "impersonator" not in user.tags:
-            raise user_id_mismatch(claimed, user.name)
-        if properties.expiration is not None:
-            check_expiration(properties.expiration)
-        mode = properties.delivery_mode
-        if mode is not None and mode not in (DELIVERY_MODE_TRANSIENT, DELIVERY_MODE_PERSISTENT):
-            raise invalid_message(f"{{delivery_mode_unknown,{mode}}}")
         changes: dict[str, Any] = {}
         if properties.reply_to == REPLY_TO:
             name = self._channel.consuming.reply_name
             if not name:
                 raise fast_reply_missing()
             changes["reply_to"] = name
+        user = self._connection.user
+        claimed = properties.user_id
+        if claimed is not None and claimed != user.name and "impersonator" not in user.tags:
+            raise user_id_mismatch(claimed, user.name)
+        if properties.expiration is not None:
+            check_expiration(properties.expiration)
         headers = properties.headers
         if headers is not None:
             routing_keys(routing_key, headers)
-        elif not changes:
+        mode = properties.delivery_mode
+        if mode is not None and mode not in (DELIVERY_MODE_TRANSIENT, DELIVERY_MODE_PERSISTENT):
+            raise invalid_message(f"{{delivery_mode_unknown,{mode}}}")
+        if headers is None and not changes:
             self._checked_properties = properties
         if not changes:
             return properties

@@ -127,8 +127,6 @@ class Topology:
             return
         if not method.passive:
             self._check_declare_queue(name, method.arguments)
-        elif not name:
-            raise faults.not_found("queue", name, self._vhost.name)
         declared = self._vhost.declare_queue(
             name,
             passive=method.passive,
