@@ -150,7 +150,7 @@ class RecordTests(DamageTestCase):
 
 
 class CutTests(DamageTestCase):
-    """A write that was torn: the log is as long as the crash left it."""
+    """F56: a write that was torn: the log is as long as the crash left it."""
 
     def test_log_cut_anywhere(self) -> None:
         """Whatever of the log's tail is missing: what was committed before it is all there, nothing else."""
@@ -202,7 +202,7 @@ class CutTests(DamageTestCase):
 
 
 class FlipTests(DamageTestCase):
-    """A bit that changed on the disk."""
+    """F56, C7.4: a bit that changed on the disk."""
 
     def flip(self, path: Path, offset: int, mask: int) -> None:
         with path.open("r+b") as file:
