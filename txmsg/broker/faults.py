@@ -8,14 +8,12 @@ Invariant: a reply text fits a short string; like RabbitMQ's it is cut to 252 oc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import Decimal
 from typing import Final
 
+from txmsg.broker.erlang_terms import kind_of, shown
 from txmsg.errors import TxmsgError, clip
 from txmsg.wire import constants
 from txmsg.wire.constants import REPLY_NAMES
-from txmsg.wire.field_values import Float32, Int8, Int16, Int32, Int64, Int64L, Timestamp, UInt8, UInt16, UInt32
 from txmsg.wire.primitives import MAX_SHORT_STRING
 
 __all__ = [
@@ -200,51 +198,6 @@ class _Absent:
 #: Stands for an argument that is not in the table (None is a value: void).
 ABSENT: Final = _Absent()
 
-_KINDS: Final[tuple[tuple[type, str], ...]] = (
-    (bool, "bool"),
-    (Int8, "byte"),
-    (UInt8, "unsignedbyte"),
-    (Int16, "short"),
-    (UInt16, "unsignedshort"),
-    (Int32, "signedint"),
-    (UInt32, "unsignedint"),
-    (Int64, "long"),
-    (Int64L, "long"),
-    (Timestamp, "timestamp"),
-    (Float32, "float"),
-    (float, "double"),
-    (Decimal, "decimal"),
-    (str, "longstr"),
-    (bytes, "binary"),
-    (bytearray, "binary"),
-    (memoryview, "binary"),
-    (list, "array"),
-    (tuple, "array"),
-)
-
-
-def kind_of(value: object) -> str:
-    """The name RabbitMQ prints for the kind of a field value: `longstr`, `signedint`, `table` ..."""
-    for type_, name in _KINDS:
-        if isinstance(value, type_):
-            return name
-    if isinstance(value, int):
-        return "signedint" if -(2**31) <= value < 2**31 else "long"
-    return "table" if isinstance(value, Mapping) else "void"
-
-
-def _shown(value: object) -> str:
-    """A field value as it stands in an inequivalence."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(int(value))
-    if value is None:
-        return "undefined"
-    return clip(str(value))
-
 
 def inequivalent(kind: str, name: str, vhost: str, argument: str, received: object, current: object) -> Fault:
     """406: it exists with another property or argument.
@@ -252,11 +205,11 @@ def inequivalent(kind: str, name: str, vhost: str, argument: str, received: obje
     `received` and `current` are bools or texts for a property, field values or :data:`ABSENT` for an argument.
     """
     if current is ABSENT:
-        difference = f"received the value '{_shown(received)}' of type '{kind_of(received)}' but current is none"
+        difference = f"received the value '{shown(received)}' of type '{kind_of(received)}' but current is none"
     elif received is ABSENT:
-        difference = f"received none but current is the value '{_shown(current)}' of type '{kind_of(current)}'"
+        difference = f"received none but current is the value '{shown(current)}' of type '{kind_of(current)}'"
     else:
-        difference = f"received '{_shown(received)}' but current is '{_shown(current)}'"
+        difference = f"received '{shown(received)}' but current is '{shown(current)}'"
     return fault(
         constants.PRECONDITION_FAILED, f"inequivalent arg '{argument}' for {_resource(kind, name, vhost)}: {difference}"
     )

@@ -17,8 +17,9 @@ from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from txmsg.broker.erlang_terms import kind_of, term
 from txmsg.broker.exchanges.exchange import Destination, Destinations, Exchange, Headers
-from txmsg.broker.faults import invalid_binding, kind_of
+from txmsg.broker.faults import invalid_binding
 from txmsg.broker.footprint import PAIR
 
 if TYPE_CHECKING:
@@ -53,15 +54,6 @@ def comparable(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return tuple((kind_of(item), comparable(item)) for item in value)
     return ("void",)
-
-
-def _as_erlang(value: object) -> str:
-    """A value as RabbitMQ prints it in the refusal of a binding."""
-    if isinstance(value, str):
-        return f'<<"{value}">>' if value else "<<>>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "undefined" if value is None else str(int(value) if isinstance(value, int) else value)
 
 
 class _Pattern:
@@ -103,11 +95,11 @@ class HeadersExchange(Exchange):
         match = arguments[X_MATCH]
         if not isinstance(match, str):
             raise invalid_binding(
-                f"Invalid x-match field type {kind_of(match)} (value {_as_erlang(match)}); expected longstr"
+                f"Invalid x-match field type {kind_of(match)} (value {term(match)}); expected longstr"
             )
         if match not in MATCHES:
             raise invalid_binding(
-                f"Invalid x-match field value {_as_erlang(match)}; expected all, any, all-with-x, or any-with-x"
+                f"Invalid x-match field value {term(match)}; expected all, any, all-with-x, or any-with-x"
             )
 
     def cost_of(self, binding: Binding) -> int:
