@@ -171,6 +171,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _limit("max_exchanges", "exchanges", _COUNT, "Exchanges of a virtual host, besides the standard ones"),
     _limit("max_bindings", "bindings", Number(1, 10_000_000), "Bindings of a virtual host"),
     _limit(
+        "max_declared_memory",
+        "topology_bytes",
+        Size(_MIB),
+        "Bytes that everything declared in a virtual host may take",
+        "SIZE",
+    ),
+    _limit(
         "max_write_buffer",
         "write_buffer",
         Size(256 << 10),
@@ -190,6 +197,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "handshake_timeout",
         Number(0.1, 3600, whole=False),
         "Seconds that a client may take to log in",
+        "SECONDS",
+    ),
+    _limit(
+        "acknowledgement_timeout",
+        "acknowledgement_timeout",
+        Number(0, 1_000_000_000, whole=False),
+        "Seconds that a delivery may stay without an ack; 0 for any time",
         "SECONDS",
     ),
 )
