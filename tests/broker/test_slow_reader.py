@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import unittest
 
-from twisted.internet.task import Clock
+from twisted.internet import reactor
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 
 from tests.broker.server_peer import Peer, make_broker
+from tests.cases import ReactorTestCase
+from tests.certificates import shared_authority
+from txmsg.broker.credentials import Users
+from txmsg.broker.server import Broker
 from txmsg.broker.slow_reader import STALL_TIMEOUT, SlowReader, unsent
+from txmsg.broker.tls import ServerTLS
 from txmsg.wire.methods import basic, connection
 
 
@@ -91,6 +99,40 @@ class SlowReaderTests(unittest.TestCase):
         """A transport that shows no buffer is no error."""
         self.assertIsNone(unsent(StringTransport()))
         self.assertIsNone(unsent(None))
+
+
+class UnsentTests(ReactorTestCase):
+    """What can be seen of a real transport's buffer."""
+
+    async def test_sockets(self) -> None:
+        """It grows while the client does not read, and shrinks when it does; plain and under TLS."""
+        server = shared_authority().issue("localhost", dns=["localhost"])
+        tls = ServerTLS(cert_file=server.certificate_file, key_file=server.key_file)
+        for options in (None, tls):
+            with self.subTest(options=options):
+                broker = Broker(reactor=reactor, users=Users(cost=2))
+                listener = await broker.listen(port=0, tls=options)
+                stream = socket.create_connection(("127.0.0.1", listener.port))
+                if options is not None:
+                    context = ssl.create_default_context(cafile=shared_authority().certificate_file)
+                    stream = await self.in_thread(context.wrap_socket, stream, server_hostname="localhost")
+                while not broker.connections:
+                    await deferLater(reactor, 0.01)
+                (connection,) = broker.connections
+                connection.write(b"x" * 20_000_000)
+                await deferLater(reactor, 0.05)
+                before = unsent(connection.transport)
+                assert before is not None
+                self.assertGreater(before, 5_000_000)
+                for _ in range(20):
+                    await self.in_thread(stream.recv, 500_000)
+                await deferLater(reactor, 0.05)
+                after = unsent(connection.transport)
+                assert after is not None
+                self.assertLess(after, before)
+                stream.close()
+                await connection.gone
+                await broker.stop()
 
 
 class ConnectionTests(unittest.TestCase):

@@ -150,6 +150,11 @@ class BrokerConnection(ConnectionFlow):
         transport: Any = self.transport
         if isinstance(transport, FileDescriptor):
             transport.bufferSize = UNTRUSTED_READ_SIZE
+        keep_alive = getattr(transport, "setTcpKeepAlive", None)
+        if keep_alive is not None:
+            # Without heartbeats nothing else tells that a client's machine is gone.
+            with contextlib.suppress(AttributeError, OSError):
+                keep_alive(True)
         peer, here = transport.getPeer(), transport.getHost()
         self.peer_host, self.peer_port = host_of(peer), port_of(peer)
         self.host, self.port = host_of(here), port_of(here)

@@ -147,9 +147,9 @@ class ConnectionFlow(WireProtocol):
                         break
                 left = [*rest]
                 if publish is not None:
-                    left += events[publish:]
-                    if not pauses:
+                    if not left and not pauses:
                         self.publishing_started()
+                    left += events[publish:]
                 events = left + self._held
                 self._held = []
                 if events and not pauses and seconds() > turn_ends:
