@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.broker.model_fakes import FakeConsumer, QueueTestCase
 from txmsg.broker.dispatch import Dispatcher
 from txmsg.broker.faults import Fault
@@ -74,6 +76,22 @@ class DispatcherTests(QueueTestCase):
         consumer.prefetch = None
         self.assertEqual((self.turns(1), self.dispatcher.consumers), ("-", []))
 
+    def test_thousands_who_go(self) -> None:
+        """R36: one costs the same however many there are, with a single active consumer and with many priorities."""
+        for is_single in (False, True):
+            for spread in (1, 20_000):
+                with self.subTest(is_single=is_single, spread=spread):
+                    self.dispatcher = Dispatcher(is_single=is_single)
+                    consumers = [FakeConsumer("a", prefetch=0, priority=number % spread) for number in range(20_000)]
+                    self.add(*consumers)
+                    self.turns(1)
+                    began = time.process_time()
+                    self.assertEqual(self.turns(100), "-" * 100)
+                    for consumer in consumers:
+                        self.assertTrue(self.dispatcher.remove(consumer))
+                    # Where each looks at all the others this takes half a minute.
+                    self.assertLess(time.process_time() - began, 3.0)
+
     def test_priorities_do_not_pile_up(self) -> None:
         """R36: a client that uses a new priority each time leaves nothing behind."""
         keeper = FakeConsumer("k", prefetch=0, priority=3)
@@ -83,7 +101,7 @@ class DispatcherTests(QueueTestCase):
             consumer = FakeConsumer("a", priority=priority)
             self.add(consumer)
             self.dispatcher.remove(consumer)
-        self.assertEqual(self.dispatcher._priorities, [3])
+        self.assertEqual(self.dispatcher._turns._priorities, [])
         keeper.prefetch = None
         self.dispatcher.may_be_available(keeper)
         self.assertEqual(self.turns(1), "k")

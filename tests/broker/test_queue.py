@@ -377,6 +377,14 @@ class SettingsTests(QueueTestCase):
         self.clock.advance(1)
         self.assertNotIn("q", self.vhost.queues)
 
+    def test_expires_no_more(self) -> None:
+        """Whatever is done with it later."""
+        queue = self.queue(arguments={"x-expires": 1000})
+        queue.change_settings(replace(queue.settings, expires=None))
+        queue.get(no_ack=True)
+        self.clock.advance(2)
+        self.assertIn("q", self.vhost.queues)
+
     def test_a_new_head_expires(self) -> None:
         """One that comes to the head because of a new length."""
         queue = self.queue()

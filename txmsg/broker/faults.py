@@ -306,6 +306,15 @@ def too_many_patterns(name: str, vhost: str) -> Fault:
     )
 
 
+def too_many_routes(name: str, vhost: str) -> Fault:
+    """506, for the channel: as above, through several exchanges or with many keys in CC."""
+    return fault(
+        constants.RESOURCE_ERROR,
+        f"too many routes from {_resource('exchange', name, vhost)} to follow",
+        closes_connection=False,
+    )
+
+
 def message_too_large(size: int, limit: int) -> Fault:
     """406: the body has more octets than the broker takes."""
     return fault(constants.PRECONDITION_FAILED, f"message size {size} is larger than configured max size {limit}")

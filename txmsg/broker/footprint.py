@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["BINDING", "EXCHANGE", "PAIR", "QUEUE", "WORD", "cost_of"]
+__all__ = ["BINDING", "CONSUMER", "EXCHANGE", "PAIR", "QUEUE", "WORD", "cost_of"]
 
 #: Octets that a thing takes, without its names and arguments.  A word in the pattern of a topic exchange is a thing,
 #: and so is a pair by which a headers exchange finds a binding.
 QUEUE: Final = 3000
 EXCHANGE: Final = 1200
 BINDING: Final = 900
+CONSUMER: Final = 1000
 WORD: Final = 400
 PAIR: Final = 800
 _VALUE: Final = 80

@@ -31,8 +31,8 @@ class BrokerLimits:
     login_delay_max: seconds it grows to.
     consumers_per_channel: Beyond: 530.
     queues, exchanges, bindings: per virtual host; exchanges without the standard ones.  Beyond: 406.
-    topology_bytes: octets that the names, keys and arguments of all that is declared in a virtual host take, with what
-        each thing costs.  Beyond: 406.
+    topology_bytes: octets that the names, keys and arguments of all that is declared in a virtual host take, and those
+        of consumers, with what each thing costs.  Beyond: 406.
     queue_bytes: octets that one queue holds, with what each message costs.  Beyond: what is published to it
         is refused, which a publisher with confirms sees as a nack.
     broker_bytes: octets in all queues together.  Beyond: publishers are blocked until it is less again.

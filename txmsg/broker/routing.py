@@ -13,20 +13,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from txmsg.broker.exchanges.exchange import Exchange
-from txmsg.broker.faults import invalid_message, kind_of
+from txmsg.broker.faults import invalid_message, kind_of, too_many_routes
 
 if TYPE_CHECKING:
     from txmsg.broker.exchanges.exchange import Headers
     from txmsg.broker.queue import Queue
     from txmsg.wire.properties import BasicProperties
 
-__all__ = ["BCC", "CC", "NO_QUEUES", "Queues", "RouteCache", "find_queues", "routing_keys", "without_bcc"]
+__all__ = ["BCC", "CC", "MAX_STEPS", "NO_QUEUES", "Queues", "RouteCache", "find_queues", "routing_keys", "without_bcc"]
 
 Queues: TypeAlias = "tuple[Queue, ...]"
 
 CC: Final = "CC"
 BCC: Final = "BCC"
 NO_QUEUES: Final[Queues] = ()
+
+#: Destinations that are looked at for one message, one that is met again counted again; some 20 ms.
+MAX_STEPS: Final = 100_000
 
 #: Routes that are remembered; beyond it all are forgotten.
 _MAX_ROUTES: Final = 4096
@@ -59,19 +62,26 @@ def without_bcc(properties: BasicProperties) -> BasicProperties:
 def find_queues(exchange: Exchange, keys: Sequence[str], headers: Headers | None) -> tuple[Queues, bool]:
     """The queues behind `exchange` for a message with these routing keys and headers, each once.
 
-    The second value says whether an exchange on the way looked at the headers.
+    The second value says whether an exchange on the way looked at the headers.  Fault 506 if it takes more than
+    MAX_STEPS to find out: a thousand keys in CC may each lead to all the bindings there are (R36).
     """
     exchanges = exchange.vhost.exchanges
     queues: dict[Queue, None] = {}
     seen = {exchange}
     waiting = [exchange]
     used_headers = False
+    steps = 0
     while waiting:
         current = waiting.pop()
         used_headers = used_headers or current.uses_headers
         is_routed = False
-        for key in keys:
-            for destination in current.route(key, headers):
+        # Where the key means nothing all the keys lead to the same places.
+        for key in keys if current.uses_key else keys[:1]:
+            found = current.route(key, headers)
+            steps += len(found)
+            if steps > MAX_STEPS:
+                raise too_many_routes(exchange.name, exchange.vhost.name)
+            for destination in found:
                 is_routed = True
                 if not isinstance(destination, Exchange):
                     queues[destination] = None

@@ -460,6 +460,15 @@ class Topology(ABC):
         if self.topology_bytes + cost > self.limits.topology_bytes:
             raise faults.topology_full(kind, name, self.name, self.limits.topology_bytes)
 
+    def consumer_came(self, tag: str, cost: int) -> None:
+        """There is one more consumer, which takes `cost` octets; Fault 406 if there is no room."""
+        self._check_bytes("consumer", tag, cost)
+        self.topology_bytes += cost
+
+    def consumer_went(self, cost: int) -> None:
+        """It is gone."""
+        self.topology_bytes -= cost
+
     def topology_changed(self) -> None:
         """Forget the routes that were found: a binding, an exchange or an alternate exchange has changed."""
         self.topology_version += 1

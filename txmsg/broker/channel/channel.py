@@ -29,7 +29,7 @@ from txmsg.broker.channel.topology import Topology
 from txmsg.broker.channel.transaction import Transactions
 from txmsg.broker.faults import Fault, not_implemented, not_kept
 from txmsg.errors import LocalProtocolError, TxmsgError
-from txmsg.wire.connection import ChannelState
+from txmsg.wire.connection import ChannelState, ConnectionState
 from txmsg.wire.events import ACK, PUBLISH, ContentEvent
 from txmsg.wire.layout import Method
 from txmsg.wire.methods import basic, channel
@@ -96,7 +96,13 @@ class ServerChannel:
     @property
     def is_open(self) -> bool:
         """Whether something may be sent on it."""
-        return not self._is_over and self.wire.channel_state(self.number) is ChannelState.OPEN
+        wire = self.wire
+        # The client's connection.close may be further down in the same chunk: then it listens to nothing any more.
+        return (
+            not self._is_over
+            and wire.state is ConnectionState.OPEN
+            and wire.channel_state(self.number) is ChannelState.OPEN
+        )
 
     # -- events in ----------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txmsg.broker.faults import unsendable
+from txmsg.broker.footprint import CONSUMER, cost_of
 from txmsg.errors import EncodeError, LocalProtocolError
 from txmsg.wire.methods import basic
 
@@ -37,6 +38,7 @@ class QueueConsumer:
         "_unacked",
         "_wire",
         "arguments",
+        "cost",
         "exclusive",
         "is_available",
         "no_ack",
@@ -73,6 +75,8 @@ class QueueConsumer:
         self.priority = priority
         self.prefetch_count = 0 if no_ack else prefetch_count
         self.arguments = arguments or {}
+        #: Octets that it takes, about.
+        self.cost = CONSUMER + cost_of(tag, self.arguments)
         self.unacked_count = 0
         #: False until consume-ok is written, so that nothing comes before it.
         self.is_available = False

@@ -15,6 +15,7 @@ from txmsg.broker.arguments import QUORUM
 from txmsg.broker.channel.consumer import QueueConsumer
 from txmsg.broker.direct_reply import REPLY_TO
 from txmsg.broker.faults import (
+    Fault,
     consumer_limit,
     duplicate_consumer_tag,
     global_qos_unsupported,
@@ -116,8 +117,13 @@ class Consuming:
         )
         if queue.type == QUORUM and channel.credit.has_prefetch_count:
             raise global_qos_unsupported(name, channel.vhost.name)
-        # It cannot be given anything yet.
-        queue.add_consumer(consumer)
+        channel.vhost.consumer_came(consumer.tag, consumer.cost)
+        try:
+            # It cannot be given anything yet.
+            queue.add_consumer(consumer)
+        except Fault:
+            channel.vhost.consumer_went(consumer.cost)
+            raise
         self.consumers[consumer.tag] = consumer
         if not method.nowait:
             channel.send(basic.ConsumeOk(consumer.tag))
@@ -182,6 +188,7 @@ class Consuming:
     def _remove(self, consumer: QueueConsumer) -> None:
         consumer.is_available = False
         self._channel.credit.remove(consumer)
+        self._channel.vhost.consumer_went(consumer.cost)
         consumer.queue.remove_consumer(consumer)
 
     def cancelled_by_queue(self, consumer: QueueConsumer) -> None:
@@ -191,6 +198,7 @@ class Consuming:
             return
         del self.consumers[consumer.tag]
         channel.credit.remove(consumer)
+        channel.vhost.consumer_went(consumer.cost)
         if channel.connection.capabilities.get("consumer_cancel_notify") is True:
             # At the end of the turn: behind the answer to a queue.delete on this very channel.
             self._cancelled.append(consumer.tag)

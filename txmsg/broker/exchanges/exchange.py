@@ -59,6 +59,8 @@ class Exchange:
     type: ClassVar[str]
     #: Whether the route depends on the headers, so that it cannot be remembered by routing key.
     uses_headers: ClassVar[bool] = False
+    #: Whether it depends on the routing key.
+    uses_key: ClassVar[bool] = True
 
     __slots__ = (
         "alternate",

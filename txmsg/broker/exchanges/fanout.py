@@ -20,6 +20,7 @@ class FanoutExchange(Exchange):
     """A fanout exchange."""
 
     type = "fanout"
+    uses_key = False
     __slots__ = ("_destinations",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -78,6 +78,7 @@ class HeadersExchange(Exchange):
 
     type = "headers"
     uses_headers = True
+    uses_key = False
     __slots__ = ("_always", "_by_name", "_patterns")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
