@@ -57,6 +57,7 @@ __all__ = [
     "server_named_queue_type",
     "system_exchange",
     "too_many_patterns",
+    "too_many_routes",
     "topology_full",
     "transaction_limit",
     "transient_queue_refused",
