@@ -38,8 +38,9 @@ WITHOUT_TWISTED = (
     "txmsg.errors",
     "txmsg.wire",
     "txmsg.broker.vhost",
+    "txmsg.broker.queues",
     "txmsg.broker.exchanges",
-    "txmsg.broker.bindings",
+    "txmsg.broker.message",
 )
 
 MAXIMUM_LINES = 500

@@ -13,12 +13,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmsg.broker.connection import BrokerConnection
-from txmsg.broker.credentials import Users
+from txmsg.broker.connection.connection import BrokerConnection
 from txmsg.broker.interfaces import NoJournal
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.server import Broker
-from txmsg.broker.vhost import VirtualHost
+from txmsg.broker.users.credentials import Users
+from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.errors import TxmsgError
 from txmsg.wire.connection import Limits, Role, WireConnection
 from txmsg.wire.events import ACK, DELIVER, GET_OK, NACK, RETURN, ContentEvent, MethodReceived

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from txmsg.broker.faults import Fault
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.message import Message
-from txmsg.broker.queue import Queue
-from txmsg.broker.vhost import VirtualHost
+from txmsg.broker.queues.queue import Queue
+from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
 
 __all__ = ["fault_of", "make_vhost", "publish", "take", "taken_by"]

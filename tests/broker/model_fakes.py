@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmsg.broker.interfaces import NoJournal
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.message import Entry, Message
-from txmsg.broker.queue import Queue
-from txmsg.broker.usage import Usage
-from txmsg.broker.vhost import VirtualHost
+from txmsg.broker.queues.queue import Queue
+from txmsg.broker.vhost.usage import Usage
+from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.errors import TxmsgError
 from txmsg.wire.properties import BasicProperties
 

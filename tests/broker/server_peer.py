@@ -14,10 +14,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from txmsg.broker.connection import BrokerConnection
-from txmsg.broker.credentials import Users
+from txmsg.broker.connection.connection import BrokerConnection
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.server import Broker
+from txmsg.broker.users.credentials import Users
 from txmsg.wire.connection import Role, WireConnection
 from txmsg.wire.events import MethodReceived
 from txmsg.wire.layout import Method

@@ -15,10 +15,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmsg.broker.message import Entry, Message
-from txmsg.broker.queue import Queue
+from txmsg.broker.queues.queue import Queue
 from txmsg.broker.store import InlineWorker, LoadReport, SQLiteStore
 from txmsg.broker.store.worker import Worker
-from txmsg.broker.vhost import VirtualHost
+from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.wire.properties import BasicProperties
 
 __all__ = ["HeldWorker", "Host", "StoreTestCase", "bodies_of", "execute", "persistent"]

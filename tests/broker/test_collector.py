@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmsg.broker.collector import INTERVAL, STEP, CollectorWatch
 from txmsg.broker.message import Entry, Message
-from txmsg.broker.usage import Usage
+from txmsg.broker.vhost.usage import Usage
 from txmsg.wire.properties import NO_PROPERTIES
 
 

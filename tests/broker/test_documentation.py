@@ -12,14 +12,14 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.service.children import ROOT
+from txmsg.broker.definitions.policies import QUEUE_KEYS
 from txmsg.broker.exit_codes import ExitCode
 from txmsg.broker.kinds import Size
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.management.api import _ROUTES
 from txmsg.broker.options import SETTINGS
-from txmsg.broker.policies import QUEUE_KEYS
 from txmsg.broker.service import BrokerService
-from txmsg.broker.users_file import load_users_file
+from txmsg.broker.users.users_file import load_users_file
 
 PAGE = (ROOT / "docs" / "broker.md").read_text()
 MANAGEMENT = (ROOT / "docs" / "broker-management.md").read_text()

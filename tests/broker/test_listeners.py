@@ -16,9 +16,9 @@ from twisted.internet.error import CannotListenError
 from tests.cases import ReactorTestCase
 from txmsg.amqp import connect
 from txmsg.broker.addresses import LOCAL, host_of, is_loopback, port_of
-from txmsg.broker.credentials import Users
 from txmsg.broker.listeners import check_address, write_password
 from txmsg.broker.server import Broker
+from txmsg.broker.users.credentials import Users
 from txmsg.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -146,7 +146,7 @@ import resource, socket, sys
 from twisted.internet import reactor, task
 from twisted.internet.defer import ensureDeferred
 from txmsg.amqp import connect
-from txmsg.broker.credentials import Users
+from txmsg.broker.users.credentials import Users
 from txmsg.broker.server import Broker
 
 async def main():

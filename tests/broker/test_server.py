@@ -11,10 +11,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.broker.server_peer import Peer, make_broker
-from txmsg.broker.credentials import Users
 from txmsg.broker.faults import Fault, fault
 from txmsg.broker.interfaces import NoJournal
 from txmsg.broker.server import STOP_TIMEOUT, Broker
+from txmsg.broker.users.credentials import Users
 from txmsg.errors import ConfigurationError
 from txmsg.wire.layout import Method
 from txmsg.wire.methods import channel, connection, queue

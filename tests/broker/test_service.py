@@ -18,15 +18,15 @@ from zope.interface import implementer
 from tests.broker.server_peer import Peer
 from tests.certificates import shared_authority
 from txmsg.broker import service as service_module
-from txmsg.broker.credentials import SCRYPT_COST, Users
+from txmsg.broker.definitions.policies import Policy, policies_of
 from txmsg.broker.exit_codes import BrokerOutcome, ExitCode
 from txmsg.broker.kinds import Address
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.options import BrokerConfig
-from txmsg.broker.policies import Policy, policies_of
 from txmsg.broker.server import Broker
 from txmsg.broker.service import BrokerService
 from txmsg.broker.store import StoreFailed
+from txmsg.broker.users.credentials import SCRYPT_COST, Users
 from txmsg.errors import ConfigurationError
 from txmsg.wire.methods import connection
 

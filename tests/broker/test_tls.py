@@ -19,11 +19,11 @@ from txmsg.amqp.client import AMQPProtocol
 from txmsg.amqp.parameters import ConnectionParameters
 from txmsg.amqp.sasl import ExternalCredentials, PlainCredentials
 from txmsg.amqp.tls import TLSOptions
-from txmsg.broker.credentials import Users
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.listeners import Listener
 from txmsg.broker.server import Broker
 from txmsg.broker.tls import ServerTLS, peer_certificate, peer_name
+from txmsg.broker.users.credentials import Users
 from txmsg.errors import AuthenticationFailed, ConfigurationError, ConnectionClosed, NoCommonMechanism
 
 

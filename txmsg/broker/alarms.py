@@ -1,4 +1,4 @@
-"""Alarms: what the broker is low on.  Publishers wait meanwhile; see `txmsg.broker.blocking`.
+"""Alarms: what the broker is low on.  Publishers wait meanwhile; see `txmsg.broker.connection.blocking`.
 
 https://www.rabbitmq.com/docs/alarms
 """

@@ -14,7 +14,7 @@ import gc
 from typing import Final, Protocol
 
 from txmsg.broker.interfaces import Clock, Timer
-from txmsg.broker.usage import Usage
+from txmsg.broker.vhost.usage import Usage
 
 __all__ = ["INTERVAL", "STEP", "Collector", "CollectorWatch"]
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from txmsg.broker.bindings import Binding
     from txmsg.broker.exchanges.exchange import Exchange
     from txmsg.broker.message import Entry
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
+    from txmsg.broker.vhost.bindings import Binding
     from txmsg.errors import TxmsgError
 
 __all__ = ["Clock", "Consumer", "Journal", "NoJournal", "Timer"]

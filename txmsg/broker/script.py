@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from txmsg.broker.faults import Fault
 
 if TYPE_CHECKING:
-    from txmsg.broker.connection import BrokerConnection
+    from txmsg.broker.connection.connection import BrokerConnection
     from txmsg.wire.layout import Method
 
 __all__ = ["Script"]

@@ -23,18 +23,18 @@ from twisted.logger import Logger
 
 from txmsg.broker import faults
 from txmsg.broker.addresses import host_of
-from txmsg.broker.admission import Admission
 from txmsg.broker.alarms import DISK, MEMORY, Alarms
-from txmsg.broker.authentication import LoginDelays
-from txmsg.broker.connection import BrokerConnection
-from txmsg.broker.credentials import PERMISSION, USER, Users
+from txmsg.broker.connection.admission import Admission
+from txmsg.broker.connection.connection import BrokerConnection
 from txmsg.broker.interfaces import Journal, NoJournal
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.listeners import Listener, open_listener
 from txmsg.broker.script import Script
 from txmsg.broker.tls import ServerTLS
-from txmsg.broker.usage import Usage
-from txmsg.broker.vhost import VirtualHost
+from txmsg.broker.users.authentication import LoginDelays
+from txmsg.broker.users.credentials import PERMISSION, USER, Users
+from txmsg.broker.vhost.usage import Usage
+from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.errors import ConfigurationError, clip
 from txmsg.wire.constants import CONNECTION_FORCED, INTERNAL_ERROR
 

@@ -21,19 +21,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmsg.broker.collector import CollectorWatch
-from txmsg.broker.credentials import DEFAULT_USER, USER, Users
-from txmsg.broker.definitions import Definitions, read_definitions
+from txmsg.broker.definitions.definitions import Definitions, read_definitions
+from txmsg.broker.definitions.importing import import_definitions, put_user
+from txmsg.broker.definitions.policies import SETTING as POLICY
+from txmsg.broker.definitions.policies import restore_policies
 from txmsg.broker.exit_codes import BrokerOutcome, ExitCode
-from txmsg.broker.importing import import_definitions, put_user
 from txmsg.broker.kinds import Address
 from txmsg.broker.management.site import ManagementListener, listen_management
 from txmsg.broker.options import DEFAULT_LISTEN, BrokerConfig
-from txmsg.broker.policies import SETTING as POLICY
-from txmsg.broker.policies import restore_policies
 from txmsg.broker.server import STOP_TIMEOUT, Broker
 from txmsg.broker.store import LoadReport, SQLiteStore, StoreError
 from txmsg.broker.tls import ServerTLS
-from txmsg.broker.users_file import UserEntry, load_users_file
+from txmsg.broker.users.credentials import DEFAULT_USER, USER, Users
+from txmsg.broker.users.users_file import UserEntry, load_users_file
 from txmsg.errors import ConfigurationError, TxmsgError, clip
 
 __all__ = ["BrokerService"]

@@ -25,14 +25,14 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 
 from txmsg.amqp import AMQPProtocol, BasicProperties, ConnectionParameters, PlainCredentials, connect
-from txmsg.broker.credentials import Users
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.listeners import Listener
 from txmsg.broker.message import Message
-from txmsg.broker.queue import UNROUTED
+from txmsg.broker.queues.queue import UNROUTED
 from txmsg.broker.server import Broker
 from txmsg.broker.tls import ServerTLS
-from txmsg.broker.vhost import VirtualHost
+from txmsg.broker.users.credentials import Users
+from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.errors import ConfigurationError, TxmsgError
 from txmsg.testing.faults import Faults
 from txmsg.testing.inprocess import InProcessEndpoint

@@ -32,8 +32,8 @@ from txmsg.wire.constants import CONNECTION_FORCED, NOT_FOUND
 from txmsg.wire.methods import METHODS
 
 if TYPE_CHECKING:
-    from txmsg.broker.connection import BrokerConnection
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.connection.connection import BrokerConnection
+    from txmsg.broker.queues.queue import Queue
     from txmsg.broker.server import Broker
     from txmsg.wire.methods import Method
 

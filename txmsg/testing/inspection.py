@@ -14,9 +14,9 @@ from txmsg.broker.message import Entry, Message
 from txmsg.errors import TxmsgError, clip
 
 if TYPE_CHECKING:
-    from txmsg.broker.connection import BrokerConnection
-    from txmsg.broker.queue import Queue
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.connection.connection import BrokerConnection
+    from txmsg.broker.queues.queue import Queue
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = ["BindingView", "ConnectionView", "ConsumerView", "ExchangeView", "MessageView", "NoSuchEntity", "QueueView"]
 

@@ -17,7 +17,7 @@ from txmsg.broker.faults import Fault
 from txmsg.wire.constants import PROTOCOL_HEADER
 
 if TYPE_CHECKING:
-    from txmsg.broker.connection import BrokerConnection
+    from txmsg.broker.connection.connection import BrokerConnection
     from txmsg.wire.methods import Method
 
 __all__ = ["Cut", "Delay", "PublishFault", "Refusal", "RefusedMethod", "ScriptedFault", "Stall"]

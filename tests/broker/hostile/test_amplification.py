@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 from tests.broker.hostile.beside import BesideCase, body_frame, header_frame, method_frame, short_string, timed
-from txmsg.broker.routing import MAX_STEPS
+from txmsg.broker.vhost.routing import MAX_STEPS
 from txmsg.wire.methods import basic, connection, exchange, queue
 from txmsg.wire.properties import BasicProperties
 

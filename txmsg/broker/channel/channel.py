@@ -35,7 +35,7 @@ from txmsg.wire.layout import Method
 from txmsg.wire.methods import basic, channel
 
 if TYPE_CHECKING:
-    from txmsg.broker.connection import BrokerConnection
+    from txmsg.broker.connection.connection import BrokerConnection
 
 __all__ = ["Handlers", "ServerChannel"]
 

@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from txmsg.broker.faults import cannot_switch_mode
-from txmsg.broker.queue import PENDING, REJECTED
+from txmsg.broker.queues.queue import PENDING, REJECTED
 from txmsg.wire.methods import confirm
 
 if TYPE_CHECKING:

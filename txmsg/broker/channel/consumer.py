@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txmsg.broker.faults import unsendable
-from txmsg.broker.footprint import CONSUMER, cost_of
+from txmsg.broker.vhost.footprint import CONSUMER, cost_of
 from txmsg.errors import EncodeError, LocalProtocolError
 from txmsg.wire.methods import basic
 
 if TYPE_CHECKING:
     from txmsg.broker.channel.channel import ServerChannel
     from txmsg.broker.message import Entry
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
 
 __all__ = ["QueueConsumer"]
 

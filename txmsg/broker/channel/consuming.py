@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from txmsg.broker.arguments import QUORUM
 from txmsg.broker.channel.consumer import QueueConsumer
-from txmsg.broker.direct_reply import REPLY_TO
 from txmsg.broker.faults import (
     Fault,
     consumer_limit,
@@ -28,7 +26,9 @@ from txmsg.broker.faults import (
     unacked_limit,
     unsendable,
 )
-from txmsg.broker.topology import server_name
+from txmsg.broker.queues.arguments import QUORUM
+from txmsg.broker.vhost.direct_reply import REPLY_TO
+from txmsg.broker.vhost.topology import server_name
 from txmsg.errors import EncodeError
 from txmsg.wire.field_values import Timestamp
 from txmsg.wire.methods import basic
@@ -36,7 +36,7 @@ from txmsg.wire.methods import basic
 if TYPE_CHECKING:
     from txmsg.broker.channel.channel import ServerChannel
     from txmsg.broker.message import Message
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
 
 __all__ = ["Consuming"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from txmsg.broker.channel.consumer import QueueConsumer
-    from txmsg.broker.connection import BrokerConnection
+    from txmsg.broker.connection.connection import BrokerConnection
 
 __all__ = ["Credit"]
 

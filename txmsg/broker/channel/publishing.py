@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from txmsg.broker.direct_reply import REPLY_TO
-from txmsg.broker.expiry import check_expiration
 from txmsg.broker.faults import (
     Fault,
     fast_reply_missing,
@@ -25,8 +23,10 @@ from txmsg.broker.faults import (
     user_id_mismatch,
 )
 from txmsg.broker.message import Message
-from txmsg.broker.queue import REJECTED, UNROUTED
-from txmsg.broker.routing import routing_keys, without_bcc
+from txmsg.broker.queues.expiry import check_expiration
+from txmsg.broker.queues.queue import REJECTED, UNROUTED
+from txmsg.broker.vhost.direct_reply import REPLY_TO
+from txmsg.broker.vhost.routing import routing_keys, without_bcc
 from txmsg.errors import EncodeError
 from txmsg.wire.constants import (
     DELIVERY_MODE_PERSISTENT,

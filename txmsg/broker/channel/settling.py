@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from txmsg.broker.channel.channel import ServerChannel
     from txmsg.broker.channel.consumer import QueueConsumer
     from txmsg.broker.message import Entry
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
 
 __all__ = ["ACKED", "REJECTED", "REQUEUED", "Settling"]
 

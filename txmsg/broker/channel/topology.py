@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from txmsg.broker import faults
-from txmsg.broker.arguments import QUORUM
-from txmsg.broker.direct_reply import REPLY_TO
 from txmsg.broker.exchanges import ALTERNATE_EXCHANGE, EXCHANGE_TYPES
-from txmsg.broker.topology import server_name, without_line_breaks
+from txmsg.broker.queues.arguments import QUORUM
+from txmsg.broker.vhost.direct_reply import REPLY_TO
+from txmsg.broker.vhost.topology import server_name, without_line_breaks
 from txmsg.wire.layout import Method
 from txmsg.wire.methods import exchange, queue
 

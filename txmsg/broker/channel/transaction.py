@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmsg.broker.channel.unacked import Delivered
 from txmsg.broker.faults import Fault, cannot_switch_mode, not_transactional, transaction_limit
-from txmsg.broker.queue import REJECTED, UNROUTED
+from txmsg.broker.queues.queue import REJECTED, UNROUTED
 from txmsg.wire.constants import NOT_FOUND
 from txmsg.wire.methods import tx
 

@@ -14,7 +14,7 @@ from txmsg.broker.faults import unknown_delivery_tag
 if TYPE_CHECKING:
     from txmsg.broker.channel.consumer import QueueConsumer
     from txmsg.broker.message import Entry
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
 
 __all__ = ["Delivered", "Unacked"]
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Union
 
-from txmsg.broker.footprint import BINDING, cost_of
+from txmsg.broker.vhost.footprint import BINDING, cost_of
 
 if TYPE_CHECKING:
-    from txmsg.broker.bindings import Binding
-    from txmsg.broker.queue import Queue
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.queues.queue import Queue
+    from txmsg.broker.vhost.bindings import Binding
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = ["ALTERNATE_EXCHANGE", "Destination", "Destinations", "Exchange", "Headers"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from txmsg.broker.exchanges.exchange import Destination, Destinations, Exchange, Headers
 
 if TYPE_CHECKING:
-    from txmsg.broker.bindings import Binding
+    from txmsg.broker.vhost.bindings import Binding
 
 __all__ = ["FanoutExchange"]
 

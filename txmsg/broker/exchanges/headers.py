@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 from txmsg.broker.erlang_terms import kind_of, term
 from txmsg.broker.exchanges.exchange import Destination, Destinations, Exchange, Headers
 from txmsg.broker.faults import invalid_binding
-from txmsg.broker.footprint import PAIR
+from txmsg.broker.vhost.footprint import PAIR
 
 if TYPE_CHECKING:
-    from txmsg.broker.bindings import Binding
+    from txmsg.broker.vhost.bindings import Binding
 
 __all__ = ["HeadersExchange", "comparable"]
 

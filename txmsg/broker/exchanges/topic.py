@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txmsg.broker.exchanges.exchange import Destination, Destinations, Exchange, Headers
 from txmsg.broker.faults import too_many_patterns
-from txmsg.broker.footprint import WORD
+from txmsg.broker.vhost.footprint import WORD
 
 if TYPE_CHECKING:
-    from txmsg.broker.bindings import Binding
+    from txmsg.broker.vhost.bindings import Binding
 
 __all__ = ["TopicExchange", "is_pattern", "words_of"]
 

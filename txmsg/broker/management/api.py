@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmsg.broker.connection import BrokerConnection
+from txmsg.broker.connection.connection import BrokerConnection
 from txmsg.broker.faults import Fault
 from txmsg.broker.management import (
     bindings,
@@ -36,8 +36,8 @@ from txmsg.errors import TxmsgError
 
 if TYPE_CHECKING:
     from txmsg.broker.channel import ServerChannel
-    from txmsg.broker.credentials import User
     from txmsg.broker.server import Broker
+    from txmsg.broker.users.credentials import User
 
 __all__ = ["ManagementAPI"]
 

@@ -12,14 +12,14 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus, unquote_plus
 
-from txmsg.broker.bindings import QUEUE, Binding, identity_of
 from txmsg.broker.management.calls import NO_CONTENT, Answer, Call, not_found, table, text
 from txmsg.broker.management.listings import listed, selected
 from txmsg.broker.management.plain import plain_table, plain_text
 from txmsg.broker.management.routes import route
+from txmsg.broker.vhost.bindings import QUEUE, Binding, identity_of
 
 if TYPE_CHECKING:
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = [
     "between",

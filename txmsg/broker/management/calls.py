@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from txmsg.broker.definitions import parse_json
+from txmsg.broker.definitions.definitions import parse_json
 from txmsg.broker.faults import Fault
 from txmsg.broker.management.visitors import Visitor
-from txmsg.broker.permissions import Permissions
+from txmsg.broker.users.permissions import Permissions
 from txmsg.errors import ConfigurationError, TxmsgError
 from txmsg.wire import constants
 
 if TYPE_CHECKING:
     from txmsg.broker.management.api import ManagementAPI
     from txmsg.broker.server import Broker
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = [
     "CREATED",

@@ -13,7 +13,7 @@ from txmsg.broker.management.visitors import Level
 
 if TYPE_CHECKING:
     from txmsg.broker.channel import ServerChannel
-    from txmsg.broker.connection import BrokerConnection
+    from txmsg.broker.connection.connection import BrokerConnection
 
 __all__ = [
     "channel_json",

@@ -11,8 +11,8 @@ from txmsg.broker.management.routes import route
 
 if TYPE_CHECKING:
     from txmsg.broker.interfaces import Consumer
-    from txmsg.broker.queue import Queue
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.queues.queue import Queue
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = ["consumer_json", "in_vhost", "list_all"]
 

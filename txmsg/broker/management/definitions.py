@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from txmsg.broker.definitions import Definitions, parse_json
-from txmsg.broker.importing import export_definitions, export_vhost, import_definitions
+from txmsg.broker.definitions.definitions import Definitions, parse_json
+from txmsg.broker.definitions.importing import export_definitions, export_vhost, import_definitions
 from txmsg.broker.management.calls import NO_CONTENT, Answer, Call, bad_request
 from txmsg.broker.management.overview import rabbitmq_version
 from txmsg.broker.management.plain import plain_table

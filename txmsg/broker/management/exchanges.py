@@ -6,6 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any, Final
 
+from txmsg.broker.definitions.policies import policies_of
 from txmsg.broker.faults import Fault
 from txmsg.broker.management.bindings import binding_json, default_binding
 from txmsg.broker.management.calls import (
@@ -24,12 +25,11 @@ from txmsg.broker.management.plain import plain_table, plain_text
 from txmsg.broker.management.properties import properties_from_json
 from txmsg.broker.management.routes import route
 from txmsg.broker.message import Message
-from txmsg.broker.policies import policies_of
-from txmsg.broker.queue import PENDING, ROUTED
+from txmsg.broker.queues.queue import PENDING, ROUTED
 
 if TYPE_CHECKING:
     from txmsg.broker.exchanges.exchange import Exchange
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = [
     "delete",

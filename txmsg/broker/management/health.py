@@ -7,7 +7,7 @@ from typing import Any, Final
 from txmsg.broker.management.calls import Answer, Call, not_found
 from txmsg.broker.management.routes import route
 from txmsg.broker.message import Message
-from txmsg.broker.queue import PENDING, ROUTED
+from txmsg.broker.queues.queue import PENDING, ROUTED
 from txmsg.wire.properties import NO_PROPERTIES
 
 __all__ = ["alarms", "aliveness", "node_is_well", "port_listener", "protocol_listener", "quorum", "vhosts", "well"]

@@ -9,8 +9,8 @@ from txmsg.broker.management.listings import listed, selected
 from txmsg.broker.management.plain import plain_text
 from txmsg.broker.management.routes import route
 from txmsg.broker.management.visitors import Level
-from txmsg.broker.permissions import Permissions
-from txmsg.broker.users_file import PATTERNS, check_pattern
+from txmsg.broker.users.permissions import Permissions
+from txmsg.broker.users.users_file import PATTERNS, check_pattern
 from txmsg.errors import ConfigurationError
 
 __all__ = ["delete", "get", "list_all", "list_topics", "permission_json", "put"]

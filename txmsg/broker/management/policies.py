@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from txmsg.broker.definitions.policies import Policy, policies_of
 from txmsg.broker.management.calls import CREATED, NO_CONTENT, Answer, Call, bad_request, not_found
 from txmsg.broker.management.listings import listed, selected
 from txmsg.broker.management.plain import plain_table, plain_text
 from txmsg.broker.management.routes import route
 from txmsg.broker.management.visitors import Level
-from txmsg.broker.policies import Policy, policies_of
 from txmsg.errors import ConfigurationError
 
 __all__ = ["delete", "get", "in_vhost", "list_all", "nothing", "policy_json", "put"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from txmsg.broker.expiry import check_expiration
 from txmsg.broker.management.calls import bad_request
 from txmsg.broker.management.plain import plain
+from txmsg.broker.queues.expiry import check_expiration
 from txmsg.errors import TxmsgError
 from txmsg.wire.properties import BasicProperties
 

@@ -6,6 +6,7 @@ import base64
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
+from txmsg.broker.definitions.policies import policies_of
 from txmsg.broker.faults import Fault
 from txmsg.broker.management.bindings import binding_json, default_binding
 from txmsg.broker.management.calls import (
@@ -25,13 +26,12 @@ from txmsg.broker.management.listings import listed, selected
 from txmsg.broker.management.plain import plain_table, plain_text
 from txmsg.broker.management.properties import properties_to_json
 from txmsg.broker.management.routes import route
-from txmsg.broker.policies import policies_of
 from txmsg.wire import constants
 
 if TYPE_CHECKING:
     from txmsg.broker.message import Entry
-    from txmsg.broker.queue import Queue
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.queues.queue import Queue
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = [
     "act",

@@ -22,9 +22,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from txmsg.broker.addresses import host_of, is_loopback
-from txmsg.broker.credentials import Hidden, User
 from txmsg.broker.management.api import ManagementAPI
 from txmsg.broker.management.calls import Answer, encode
+from txmsg.broker.users.credentials import Hidden, User
 from txmsg.errors import ConfigurationError
 
 if TYPE_CHECKING:

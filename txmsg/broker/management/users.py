@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from txmsg.broker.definitions import SHA256, parse_tags
+from txmsg.broker.definitions.definitions import SHA256, parse_tags
 from txmsg.broker.management.calls import CREATED, NO_CONTENT, Answer, Call, bad_request, not_found
 from txmsg.broker.management.listings import listed, selected
 from txmsg.broker.management.permissions import permission_json

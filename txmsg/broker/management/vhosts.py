@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from txmsg.broker.definitions.policies import policies_of
 from txmsg.broker.management.calls import CREATED, NO_CONTENT, Answer, Call, bad_request, not_authorised, not_found
 from txmsg.broker.management.listings import listed, selected
 from txmsg.broker.management.permissions import permission_json
 from txmsg.broker.management.plain import plain_text
 from txmsg.broker.management.routes import route
 from txmsg.broker.management.visitors import Level
-from txmsg.broker.policies import policies_of
 from txmsg.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = ["delete", "get", "list_all", "permissions", "put", "vhost_json"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from txmsg.broker.credentials import User, Users
-from txmsg.broker.permissions import Permissions
+from txmsg.broker.users.credentials import User, Users
+from txmsg.broker.users.permissions import Permissions
 
 __all__ = ["Level", "Visitor"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from txmsg.broker.bindings import Binding
 from txmsg.broker.message import Entry
 from txmsg.broker.store.records import (
     BINDING,
@@ -22,12 +21,13 @@ from txmsg.broker.store.records import (
 )
 from txmsg.broker.store.report import Damage, LoadReport
 from txmsg.broker.store.rows import KeptQueue, KeptRows
+from txmsg.broker.vhost.bindings import Binding
 from txmsg.errors import TxmsgError, clip
 
 if TYPE_CHECKING:
     from txmsg.broker.exchanges.exchange import Exchange
-    from txmsg.broker.queue import Queue
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.queues.queue import Queue
+    from txmsg.broker.vhost.vhost import VirtualHost
 
 __all__ = ["VHOST", "Restorer", "VirtualHosts", "binding_table", "exchange_table", "queue_table"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from txmsg.broker.bindings import Binding
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
+    from txmsg.broker.vhost.bindings import Binding
 
 __all__ = ["KeptQueue", "KeptRows"]
 

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmsg.broker.bindings import Binding
     from txmsg.broker.exchanges.exchange import Exchange
     from txmsg.broker.message import Entry
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
+    from txmsg.broker.vhost.bindings import Binding
     from txmsg.errors import TxmsgError
 
 __all__ = ["SQLiteStore"]

@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from txmsg.abc import Properties
 from txmsg.broker import faults
-from txmsg.broker.direct_reply import REPLY_TO
-from txmsg.broker.expiry import check_expiration
 from txmsg.broker.faults import Fault
 from txmsg.broker.message import Message
-from txmsg.broker.queue import PENDING, REJECTED, UNROUTED
+from txmsg.broker.queues.expiry import check_expiration
+from txmsg.broker.queues.queue import PENDING, REJECTED, UNROUTED
+from txmsg.broker.vhost.direct_reply import REPLY_TO
 from txmsg.errors import (
     AlreadySettled,
     ChannelClosed,
@@ -43,7 +43,7 @@ from txmsg.wire.primitives import MAX_SHORT_STRING
 from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
 
 if TYPE_CHECKING:
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
     from txmsg.transports.memory.connection import MemoryConnection
 
 __all__ = ["MemoryChannel"]

@@ -11,7 +11,7 @@ from txmsg.transports.memory.channel import MemoryChannel
 from txmsg.transports.memory.life import wait
 
 if TYPE_CHECKING:
-    from txmsg.broker.vhost import VirtualHost
+    from txmsg.broker.vhost.vhost import VirtualHost
     from txmsg.transports.memory.life import ChannelLife
 
 __all__ = ["MemoryConnection"]

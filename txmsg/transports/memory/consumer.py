@@ -15,7 +15,7 @@ from txmsg.transports.memory.delivery import MemoryDelivery
 
 if TYPE_CHECKING:
     from txmsg.broker.message import Message
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
     from txmsg.transports.memory.channel import MemoryChannel
 
 __all__ = ["UNSETTLED_LIMIT", "MemoryConsumer", "priority_of"]

@@ -8,7 +8,7 @@ from txmsg.errors import clip
 
 if TYPE_CHECKING:
     from txmsg.broker.message import Entry
-    from txmsg.broker.queue import Queue
+    from txmsg.broker.queues.queue import Queue
     from txmsg.transports.memory.channel import MemoryChannel
     from txmsg.transports.memory.consumer import MemoryConsumer
 

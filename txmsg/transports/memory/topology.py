@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from txmsg.abc import DeclaredQueue
 from txmsg.broker import faults
-from txmsg.broker.direct_reply import is_reply_name
+from txmsg.broker.vhost.direct_reply import is_reply_name
 from txmsg.transports.memory.life import ChannelLife, carried, name
 
 __all__ = ["Topology"]

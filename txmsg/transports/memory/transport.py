@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from txmsg.abc import Guarantees
 from txmsg.broker.limits import BrokerLimits
-from txmsg.broker.usage import Usage
-from txmsg.broker.vhost import VirtualHost
+from txmsg.broker.vhost.usage import Usage
+from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.errors import ConfigurationError, ConnectionForced
 from txmsg.transports.memory.connection import MemoryConnection
 
