@@ -1,6 +1,8 @@
 """Run the whole test suite: on the default reactor with branch coverage, then what uses the reactor on others.
 
-The last line sums up all runs.  The exit status is 0 if every run and the coverage limit were met.
+Two lanes run beside each other, because a test run mostly waits for clocks, processes and brokers: the default
+reactor in one, the other reactors one after the other in the second.  What a run of the second lane printed is shown
+when it is done.  The last line sums up all runs.  The exit status is 0 if every run and the coverage limit were met.
 Arguments are handed to every pytest run.
 """
 
@@ -12,6 +14,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,19 +23,33 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: The tests that are run again on the other reactors: those where the reactor makes a difference.
 REACTOR_TESTS = ["tests/amqp", "tests/conformance", "tests/test_scripted.py"]
+#: Of these, what compares brokers with each other, or costs much and has nothing to do with the reactor.
+ONCE_IS_ENOUGH = ["tests/conformance/differential"]
 OTHER_REACTORS = ["asyncio", "poll", "select"]
 
 
-def run_pytest(command: list[str], arguments: list[str], reactor: str) -> tuple[int, Counter[str]]:
-    """One pytest run; its exit status and how many tests ended how."""
+@dataclass(frozen=True)
+class Run:
+    """How one pytest run went: its exit status, how many tests ended how, and what it printed if that was kept."""
+
+    reactor: str
+    status: int
+    counts: Counter[str]
+    output: str = ""
+
+
+def run_pytest(command: list[str], reactor: str, *, is_shown: bool) -> Run:
+    """One pytest run; what it prints is shown as it comes, or kept."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        print(f"\n--- {reactor} reactor", flush=True)
         done = subprocess.run(
-            [*command, *arguments, f"--junit-xml={report}"],
+            [*command, f"--junit-xml={report}", "-p", "no:cacheprovider"],
             cwd=ROOT,
             env=os.environ | {"TXMSG_TEST_REACTOR": reactor},
             check=False,
+            stdout=None if is_shown else subprocess.PIPE,
+            stderr=None if is_shown else subprocess.STDOUT,
+            text=True,
         )
         counts: Counter[str] = Counter()
         if report.exists():
@@ -40,7 +58,15 @@ def run_pytest(command: list[str], arguments: list[str], reactor: str) -> tuple[
                     int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")
                 )
                 counts += Counter(passed=total - failures - errors - skipped, failed=failures + errors, skipped=skipped)
-    return done.returncode, counts
+    return Run(reactor, done.returncode, counts, done.stdout or "")
+
+
+def run_other_reactors(arguments: list[str]) -> list[Run]:
+    """The second lane."""
+    existing = [path for path in REACTOR_TESTS if (ROOT / path).exists()]
+    ignored = [f"--ignore={path}" for path in ONCE_IS_ENOUGH]
+    command = [sys.executable, "-m", "pytest", "--quiet", *existing, *ignored, *arguments]
+    return [run_pytest(command, reactor, is_shown=False) for reactor in OTHER_REACTORS]
 
 
 def main(arguments: list[str]) -> int:
@@ -50,21 +76,20 @@ def main(arguments: list[str]) -> int:
     problems: list[str] = []
 
     subprocess.run([python, "-m", "coverage", "erase"], cwd=ROOT, check=True)
-    measured = [python, "-m", "coverage", "run", "-m", "pytest"]
-    status, counts = run_pytest(measured, arguments, "default")
-    if status:
-        problems.append(f"tests on the default reactor (pytest exit status {status})")
-    subprocess.run([python, "-m", "coverage", "combine", "--quiet"], cwd=ROOT, check=False)
-    if subprocess.run([python, "-m", "coverage", "report"], cwd=ROOT, check=False).returncode:
-        problems.append("coverage")
+    with ThreadPoolExecutor(max_workers=1) as second_lane:
+        others = second_lane.submit(run_other_reactors, arguments)
+        print("\n--- default reactor", flush=True)
+        measured = [python, "-m", "coverage", "run", "-m", "pytest", *arguments]
+        runs = [run_pytest(measured, "default", is_shown=True)]
+        subprocess.run([python, "-m", "coverage", "combine", "--quiet"], cwd=ROOT, check=False)
+        if subprocess.run([python, "-m", "coverage", "report"], cwd=ROOT, check=False).returncode:
+            problems.append("coverage")
+        for run in others.result():
+            print(f"\n--- {run.reactor} reactor\n{run.output}", flush=True)
+            runs.append(run)
 
-    existing = [path for path in REACTOR_TESTS if (ROOT / path).exists()]
-    for reactor in OTHER_REACTORS:
-        status, more = run_pytest([python, "-m", "pytest", "--quiet", *existing], arguments, reactor)
-        counts += more
-        if status:
-            problems.append(f"tests on the {reactor} reactor (pytest exit status {status})")
-
+    problems += [f"tests on the {run.reactor} reactor (pytest exit status {run.status})" for run in runs if run.status]
+    counts = sum((run.counts for run in runs), Counter[str]())
     for problem in problems:
         print(f"FAILED: {problem}")
     print(
