@@ -63,6 +63,7 @@ __all__ = [
     "transient_queue_refused",
     "unacked_limit",
     "undecodable_properties",
+    "unfinished_limit",
     "unknown_delivery_tag",
     "unknown_exchange_type",
     "unsendable",
@@ -354,6 +355,15 @@ def undecodable_properties(reply_code: int, problem: str) -> Fault:
 def transaction_limit(limit: int) -> Fault:
     """506, which closes the connection: a transaction holds as much as a queue may; ours."""
     return fault(constants.RESOURCE_ERROR, f"a transaction holds at most {limit} bytes")
+
+
+def unfinished_limit(limit: int) -> Fault:
+    """506, which closes the connection: of what clients have begun and not finished it holds most; ours."""
+    return fault(
+        constants.RESOURCE_ERROR,
+        f"all clients together hold more than {limit} bytes in what they have not finished, and this one most",
+        closes_connection=True,
+    )
 
 
 def not_kept() -> Fault:

@@ -24,7 +24,8 @@ class BrokerLimits:
     max_table_items: entries of all tables in one method or content header.  Beyond: 502.
     channels: per connection; offered in connection.tune.  Beyond: 530.
     connections: of all clients.  Beyond: closed when accepted.
-    unauthenticated: connections that have not logged in yet.  Beyond: not read until another is done.
+    unauthenticated: connections that have not logged in yet, half of them from one address.  Beyond: not read until
+        another is done.
     connections_per_address: from one address.  Beyond: closed when accepted.
     handshake_timeout: seconds from the connect to connection.open, TLS included.  Beyond: closed.
     login_delay: seconds before a refused login is answered; doubled for each further one from the same address.
@@ -35,11 +36,14 @@ class BrokerLimits:
         of consumers, with what each thing costs.  Beyond: 406.
     queue_bytes: octets that one queue holds, with what each message costs.  Beyond: what is published to it
         is refused, which a publisher with confirms sees as a nack.
-    broker_bytes: octets in all queues together.  Beyond: publishers are blocked until it is less again.
+    broker_bytes: octets in all queues together.  Beyond: publishers are blocked until it is less again.  What clients
+        have begun and not finished, parts of messages and transactions, counts too and takes half of it at most:
+        beyond, the connection that holds most is closed, 506.
     unacked_per_channel: deliveries without an ack on one channel, whatever its prefetch count.  Beyond: no more
         deliveries until some are settled.
     acknowledgement_timeout: seconds that a delivery may stay without an ack; 0 for any time.  Beyond: 406.
-    write_buffer: octets waiting for a client that does not read.  Beyond: that client is dropped, 320.
+    write_buffer: octets waiting for a client that does not read.  Beyond: that client is dropped, 320.  For all such
+        clients together no more may wait than `broker_bytes`: beyond, the one with most is dropped at once.
     heartbeat: seconds, offered in connection.tune; 0 for none.
     """
 

@@ -26,6 +26,8 @@ from txmsg.broker.addresses import host_of
 from txmsg.broker.alarms import DISK, MEMORY, Alarms
 from txmsg.broker.connection.admission import Admission
 from txmsg.broker.connection.connection import BrokerConnection
+from txmsg.broker.connection.flow import ConnectionFlow
+from txmsg.broker.connection.shares import Shares
 from txmsg.broker.interfaces import Journal, NoJournal
 from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.listeners import Listener, open_listener
@@ -42,6 +44,10 @@ __all__ = ["Broker"]
 
 #: Seconds that stop() takes at most for the clients' sake.
 STOP_TIMEOUT: Final = 10.0
+
+#: The part of `broker_bytes` that clients may hold in what they have begun and not finished: parts of messages,
+#: transactions without commit.  No consumer can take these away, so they alone must never raise the alarm, nor keep it.
+_UNFINISHED_PART: Final = 0.5
 
 #: The kind of setting a virtual host is kept as.
 VHOST: Final = "vhost"
@@ -80,6 +86,7 @@ class Broker:
     listeners: set of Listener.
     factory -- a Twisted factory for what accepts connections elsewhere.
     usage, alarms, admission, login_delays -- what the limits need.
+    unfinished, unsent: Shares -- bytes, by connection, of what clients have begun, and of what they do not read.
     refused: int -- sockets closed at once because there was no room.
     script: Script or None -- faults on purpose, for tests; may be set at any time.
     """
@@ -112,6 +119,8 @@ class Broker:
         self.usage.on_low = self._usage_is_low
         self.alarms = Alarms(self._alarms_changed)
         self.admission = Admission(self.limits)
+        self.unfinished: Shares[ConnectionFlow] = Shares(int(self.limits.broker_bytes * _UNFINISHED_PART))
+        self.unsent: Shares[ConnectionFlow] = Shares(self.limits.broker_bytes)
         self.login_delays = LoginDelays(reactor, self.limits.login_delay, self.limits.login_delay_max)
         self.connections: set[BrokerConnection] = set()
         self.listeners: set[Listener] = set()

@@ -36,13 +36,16 @@ class AdmissionTests(unittest.TestCase):
         """First come, first served; those who leave while they wait are no longer in line."""
         admission = Admission(BrokerLimits(unauthenticated=2))
         went_on: list[int] = []
-        entered = [admission.enter(n, "a", lambda n=n: went_on.append(n)) for n in range(6)]  # type: ignore[misc]
+        entered = [
+            admission.enter(n, str(n), lambda n=n: went_on.append(n))  # type: ignore[misc]
+            for n in range(6)
+        ]
         self.assertEqual(entered, [True, True, False, False, False, False])
-        admission.leave(2, "a")
+        admission.leave(2, "2")
         admission.judged(0)
         admission.judged(0)
         self.assertEqual(went_on, [3])
-        admission.leave(1, "a")
+        admission.leave(1, "1")
         self.assertEqual(went_on, [3, 4])
         self.assertEqual((admission.unauthenticated, admission.waiting), (2, 1))
 
@@ -71,7 +74,7 @@ class ConnectionTests(unittest.TestCase):
     def test_unauthenticated(self) -> None:
         """4.4: while 16 have not logged in the next is not read; when one is done it goes on."""
         broker = make_broker(unauthenticated=3)
-        strangers = [Peer(broker) for _ in range(3)]
+        strangers = [Peer(broker, f"127.0.0.{number}") for number in range(1, 4)]
         late = Peer(broker)
         header = late.wire.send_protocol_header()
         late.send_raw(header)

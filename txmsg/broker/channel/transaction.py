@@ -38,7 +38,6 @@ class Transactions:
 
     def __init__(self, channel: ServerChannel) -> None:
         self._channel = channel
-        self._usage = channel.vhost.usage
         self.is_on = False
         self._publishes: list[tuple[Message, BasicProperties, bool]] = []
         self._settlements: list[tuple[int, list[tuple[int, Delivered]]]] = []
@@ -61,7 +60,8 @@ class Transactions:
     def publish(self, message: Message, properties: BasicProperties, mandatory: bool) -> None:
         """Hold a message that was checked; `properties` are those it came with, for routing.
 
-        Fault 506, which closes the connection, when the transaction holds more than a queue may.
+        Fault 506, which closes the connection, when the transaction holds more than a queue may, or all that clients
+        have begun is too much and this one has most of it.
         """
         self._hold(message.cost)
         self._publishes.append((message, properties, mandatory))
@@ -75,14 +75,17 @@ class Transactions:
         limit = self._channel.vhost.limits.queue_bytes
         if self._cost + cost > limit:
             raise transaction_limit(limit)
+        # Before it is known whether it may: what is given back at the end is what was counted.
         self._cost += cost
-        self._usage.add(cost)
+        refusal = self._channel.connection.hold_unfinished(cost)
+        if refusal is not None:
+            raise refusal
 
     def _forget(self) -> None:
         self._publishes = []
         self._settlements = []
         cost, self._cost = self._cost, 0
-        self._usage.remove(cost)
+        self._channel.connection.free_unfinished(cost)
 
     # -- its end ------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 Beyond the limits on all connections, and on those from one address, a socket is closed when it is accepted.  Beyond the
 limit on connections that have not logged in, one has to wait: nothing of it is read until another is done, and its
-time for the handshake runs.  So a crowd of honest clients gets in one after the other, and what strangers cost us is
-bounded (R36).
+time for the handshake runs.  One address has half of these places at most, or else whoever opens sockets and says
+nothing would keep all others out.  So a crowd of honest clients gets in one after the other, and what strangers cost
+us is bounded (R36).
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ __all__ = ["Admission"]
 class Admission:
     """Who is in, and who waits."""
 
-    __slots__ = ("_addresses", "_limits", "_unauthenticated", "_waiting", "connections")
+    __slots__ = ("_addresses", "_limits", "_strangers", "_unauthenticated", "_waiting", "connections")
 
     def __init__(self, limits: BrokerLimits) -> None:
         self._limits = limits
         #: All connections there are.
         self.connections = 0
         self._addresses: Counter[str] = Counter()
-        self._unauthenticated: set[object] = set()
-        self._waiting: dict[object, Callable[[], object]] = {}
+        #: Those that have not logged in and are read, with their addresses; and how many of each address.
+        self._unauthenticated: dict[object, str] = {}
+        self._strangers: Counter[str] = Counter()
+        self._waiting: dict[object, tuple[str, Callable[[], object]]] = {}
 
     @property
     def unauthenticated(self) -> int:
@@ -48,21 +51,35 @@ class Admission:
         """`who` was accepted: True if it may go on now; else `go_on()` is called when it may."""
         self.connections += 1
         self._addresses[address] += 1
-        if len(self._unauthenticated) < self._limits.unauthenticated:
-            self._unauthenticated.add(who)
+        if self._has_place(address):
+            self._take_place(who, address)
             return True
-        self._waiting[who] = go_on
+        self._waiting[who] = (address, go_on)
         return False
+
+    def _has_place(self, address: str) -> bool:
+        """Whether one more from `address` may be in without having logged in: half of the places are for others."""
+        places = self._limits.unauthenticated
+        return len(self._unauthenticated) < places and self._strangers[address] < (places + 1) // 2
+
+    def _take_place(self, who: object, address: str) -> None:
+        self._unauthenticated[who] = address
+        self._strangers[address] += 1
 
     def judged(self, who: object) -> None:
         """`who` has logged in, or been refused: another may go on."""
-        if who in self._unauthenticated:
-            self._unauthenticated.discard(who)
-            if self._waiting:
-                following = next(iter(self._waiting))
-                go_on = self._waiting.pop(following)
-                self._unauthenticated.add(following)
+        address = self._unauthenticated.pop(who, None)
+        if address is None:
+            return
+        self._strangers[address] -= 1
+        if self._strangers[address] <= 0:
+            del self._strangers[address]
+        for following, (its_address, go_on) in self._waiting.items():
+            if self._has_place(its_address):
+                del self._waiting[following]
+                self._take_place(following, its_address)
                 go_on()
+                return
 
     def leave(self, who: object, address: str) -> None:
         """`who` is gone."""

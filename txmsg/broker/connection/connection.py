@@ -461,6 +461,7 @@ class BrokerConnection(ConnectionFlow):
         self._is_closing = True
         self._held = []
         super().connectionLost(reason)
+        self.broker.unsent.remove(self)
         self._stop_timer()
         self._release()
         if self._is_entered:

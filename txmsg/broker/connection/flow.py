@@ -79,6 +79,7 @@ class ConnectionFlow(WireProtocol):
         self._must_read_again = False
         #: Octets of contents that are not whole, as the broker's usage knows them.
         self._unfinished = 0
+        self._is_flow_released = False
 
     # -- for the subclass ----------------------------------------------------------------------------------
 
@@ -96,6 +97,10 @@ class ConnectionFlow(WireProtocol):
 
     def close_with(self, fault: Fault, cause: type[Method] | None = None) -> None:
         """Close the connection because of `fault`."""
+        raise NotImplementedError
+
+    def end_at_once(self, why: str) -> None:
+        """Close the socket now."""
         raise NotImplementedError
 
     # -- in ------------------------------------------------------------------------------------------------
@@ -121,7 +126,7 @@ class ConnectionFlow(WireProtocol):
         elif events:
             self._dispatch(events)
         unfinished = self.wire.unfinished
-        if unfinished != self._unfinished and self._is_connected:
+        if unfinished != self._unfinished and not self._is_flow_released:
             self._unfinished_changed(unfinished)
 
     def _dispatch(self, events: list[Any]) -> None:
@@ -205,16 +210,41 @@ class ConnectionFlow(WireProtocol):
         difference = unfinished - self._unfinished
         self._unfinished = unfinished
         if difference > 0:
-            self.broker.usage.add(difference)
             limit = self.limits.max_message_size * _UNFINISHED_MESSAGES
             if unfinished > limit:
+                self.broker.usage.add(difference)
+                self.broker.unfinished.add(self, difference)
                 self.close_with(
                     faults.fault(RESOURCE_ERROR, f"more than {limit} bytes in contents that are not complete")
                 )
+                return
+            refusal = self.hold_unfinished(difference)
+            if refusal is not None:
+                self.close_with(refusal)
             else:
                 self.publishing_started()
         else:
-            self.broker.usage.remove(-difference)
+            self.free_unfinished(-difference)
+
+    def hold_unfinished(self, octets: int) -> Fault | None:
+        """The client holds `octets` more in what it has not finished; a Fault if it is the one that has to go for it.
+
+        Whoever holds most has to, which may be another.  See `txmsg.broker.connection.shares`.
+        """
+        self.broker.usage.add(octets)
+        largest = self.broker.unfinished.add(self, octets)
+        if largest is None:
+            return None
+        refusal = faults.unfinished_limit(self.broker.unfinished.limit)
+        if largest is self:
+            return refusal
+        largest.close_with(refusal)
+        return None
+
+    def free_unfinished(self, octets: int) -> None:
+        """It has finished, or given up, what it held `octets` in."""
+        self.broker.usage.remove(octets)
+        self.broker.unfinished.remove(self, octets)
 
     # -- out -----------------------------------------------------------------------------------------------
 
@@ -232,10 +262,15 @@ class ConnectionFlow(WireProtocol):
         super().flush_output()
         if self._is_paused and self._is_connected:
             self._slow_reader.wrote(size)
+            most = self.broker.unsent.add(self, size)
+            if most is not None:
+                # With connection.close it would still hold them for seconds.
+                most.end_at_once(f"more than {self.broker.unsent.limit} bytes wait for all clients, most for this one")
 
     def resumeProducing(self) -> None:
         """Twisted: the transport's buffer is empty again."""
         super().resumeProducing()
+        self.broker.unsent.remove(self)
         self._slow_reader.emptied()
 
     def _too_slow(self, why: str) -> None:
@@ -246,10 +281,11 @@ class ConnectionFlow(WireProtocol):
 
     def release_flow(self) -> None:
         """The connection ends: no timer is left, and nothing counts any more."""
+        self._is_flow_released = True
         self.release_timers()
         self._slow_reader.close()
         if self._unfinished:
-            self.broker.usage.remove(self._unfinished)
+            self.free_unfinished(self._unfinished)
             self._unfinished = 0
 
     def _close_after_defect(self) -> None:
