@@ -1,0 +1,483 @@
+"""ReconnectingConnection: one connection to the broker for the application, whatever happens to the single ones.
+
+Twisted's ClientService is the loop (:mod:`txmsg.amqp.recovery.loop`); here are the policies given to it: which host is
+next, how long to wait, when to give up, what comes back on the new connection, who is told.
+
+Invariants: nobody sees a connection before all its members are back.  Every wait has a limit or can be cancelled.
+Closing is legal in any state and from any callback, and ends within its limit (R29, R30); after it no delayed call, no
+socket and no unfired Deferred of ours is left (R28).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmsg.amqp.client import AMQPProtocol
+from txmsg.amqp.endpoint import connect
+from txmsg.amqp.recovery.backoff import Backoff
+from txmsg.amqp.recovery.events import RecoveryEvent
+from txmsg.amqp.recovery.failures import Verdict, classify, is_our_defect
+from txmsg.amqp.recovery.hosts import Host, HostList, Target, parameters_of
+from txmsg.amqp.recovery.loop import ConnectionLoop
+from txmsg.amqp.recovery.member import Member
+from txmsg.amqp.recovery.members import Members
+from txmsg.amqp.recovery.state import RecoveryState, StateChange, StateLog, without_traceback
+from txmsg.amqp.sasl import CredentialsSource
+from txmsg.amqp.validation import integer, seconds, text
+from txmsg.errors import ConfigurationError, ConnectionClosed, ConnectTimeout, clip
+
+__all__ = ["ReconnectingConnection"]
+
+_READY = (RecoveryState.READY, RecoveryState.BLOCKED)
+_OVER = (RecoveryState.CLOSING, RecoveryState.CLOSED)
+
+
+class ReconnectingConnection:
+    """A connection that comes back, with all that lives on it.
+
+    targets: where to: a URL, several of them (a list, or "url;url"), ConnectionParameters, or a list of these.  A name
+        with several addresses counts as several hosts.  Default: amqp://localhost.
+    reactor: default: the installed one.
+    backoff: Backoff -- the waits between the rounds over the hosts.
+    order: "shuffle" (default) or "listed" -- of the hosts in a round; a host that was just lost comes last.
+    attempt_timeout: 10 s -- what one host may cost: name lookup, TCP, TLS and the AMQP handshake together (R11).  The
+        parameters' own limits of the single stages hold too.
+    recovery_timeout: 60 s -- for bringing all members back; then the connection is dropped and the next one tried.
+    credentials: in place of those of the targets; a callable is asked anew for each attempt, and may return a Deferred.
+    max_attempts: int | None -- rounds over all hosts in one outage, then it gives up.  None: never.
+    recovery_limit: float | None -- seconds of one outage, then it gives up.  None: never.  The first connect is an
+        outage too, with the same rules.
+    endpoint: a callable from ConnectionParameters to the IStreamClientEndpoint to connect with (a proxy, a simulator),
+        or None for TCP.  With `tls` in the parameters it is wrapped.
+    name: what the broker's management tools show as connection name.
+
+    Raises ConfigurationError.
+
+    Attributes:
+
+    epoch: int -- how many connections have been ready so far.   attempts: int -- attempts in this outage.
+    last_error: BaseException | None -- what ended the last connection or attempt.
+    close_reason: BaseException | None -- why it is closed for good, None before.
+    """
+
+    _log = Logger(namespace="txmsg.amqp.recovery")
+
+    def __init__(
+        self,
+        targets: Target | Sequence[Target] = "amqp://localhost",
+        *,
+        reactor: Any = None,
+        backoff: Backoff | None = None,
+        order: str = "shuffle",
+        attempt_timeout: float = 10.0,
+        recovery_timeout: float = 60.0,
+        credentials: CredentialsSource | None = None,
+        max_attempts: int | None = None,
+        recovery_limit: float | None = None,
+        endpoint: Callable[[Any], IStreamClientEndpoint] | None = None,
+        name: str = "",
+    ) -> None:
+        found = parameters_of(targets, credentials, text("name", name, empty=True))
+        del targets, credentials  # a URL may hold a password, and the locals of a frame can be printed (C3.1)
+        if isinstance(found, ConfigurationError):
+            raise found
+        if reactor is None:
+            from twisted.internet import reactor as installed
+
+            reactor = installed
+        #: The reactor, or whatever clock was given for it.
+        self.clock = reactor
+        self.backoff = Backoff() if backoff is None else backoff
+        self.name = name
+        self.epoch = 0
+        self.attempts = 0
+        self.last_error: BaseException | None = None
+        self.close_reason: BaseException | None = None
+        self._attempt_timeout = seconds("attempt_timeout", attempt_timeout)
+        self._max_attempts = None if max_attempts is None else integer("max_attempts", max_attempts, 1, 2**31)
+        self._recovery_limit = None if recovery_limit is None else seconds("recovery_limit", recovery_limit)
+        self._hosts = HostList(found, reactor, order=order, endpoint=endpoint, random=self.backoff.random)
+        self._members = Members(reactor, self._member_problem)
+        self._states = StateLog()
+        self._loop = ConnectionLoop(self, reactor, seconds("recovery_timeout", recovery_timeout))
+        self._state = RecoveryState.IDLE
+        self._host: Host | None = None
+        self._protocol: AMQPProtocol | None = None
+        #: Rounds since the outage began, and since a connection was last stable.
+        self._rounds = 0
+        self._step = 0
+        #: When there was last a stable connection, and when this one became ready.
+        self._unstable_since = 0.0
+        self._ready_at: float | None = None
+        self._delay: float | None = None
+        self._limit: IDelayedCall | None = None
+        self._closing_timer: IDelayedCall | None = None
+        self._stopping: Deferred[None] | None = None
+        self._ready_waiters: list[Deferred[ReconnectingConnection]] = []
+        self._closed_waiters: list[Deferred[BaseException]] = []
+
+    # -- what it is --------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> RecoveryState:
+        """Where it is."""
+        return self._state
+
+    @property
+    def protocol(self) -> AMQPProtocol | None:
+        """The connection that is ready, None while there is none."""
+        protocol = self._protocol
+        return protocol if protocol is not None and protocol.is_open and self._state in _READY else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a connection; also one that is blocked."""
+        return self.protocol is not None
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the broker takes no publishes now (R16)."""
+        return self._state is RecoveryState.BLOCKED
+
+    @property
+    def hosts(self) -> list[str]:
+        """The targets as "name:port"."""
+        return [str(Host(parameters)) for parameters in self._hosts.targets]
+
+    @property
+    def where(self) -> str:
+        """The host of the current or last attempt, as "name:port" or "name:port (address)"."""
+        return "" if self._host is None else str(self._host)
+
+    @property
+    def operation_timeout(self) -> float | None:
+        """Seconds for one operation; that of the first target's parameters."""
+        return self._hosts.targets[0].operation_timeout
+
+    @property
+    def history(self) -> list[StateChange | RecoveryEvent]:
+        """The last hundred events, the newest last."""
+        return list(self._states.history)
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        where = self.where or ", ".join(self.hosts[:3])
+        error = self.last_error
+        last = f", last error: {type(error).__name__}" if error is not None and self._state not in _READY else ""
+        return (
+            f"<ReconnectingConnection{name} {self._state.value} {where}, epoch {self.epoch}, "
+            f"attempt {self.attempts}{last}>"
+        )
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def add_state_callback(self, callback: Callable[[StateChange], object]) -> None:
+        """Call `callback(StateChange)` after each change of state.  What it raises is logged."""
+        self._states.add_state_callback(callback)
+
+    def remove_state_callback(self, callback: Callable[[StateChange], object]) -> None:
+        """Undo `add_state_callback`; ValueError if it was not added."""
+        self._states.remove_state_callback(callback)
+
+    def add_event_callback(self, callback: Callable[[RecoveryEvent], object]) -> None:
+        """Call `callback(RecoveryEvent)` for what happens to single things while the connection goes on."""
+        self._states.add_event_callback(callback)
+
+    def remove_event_callback(self, callback: Callable[[RecoveryEvent], object]) -> None:
+        """Undo `add_event_callback`; ValueError if it was not added."""
+        self._states.remove_event_callback(callback)
+
+    def events(self) -> AsyncIterator[StateChange | RecoveryEvent]:
+        """Return an async iterator over all events from now on; of one that is not read, a hundred are kept."""
+        return self._states.events()
+
+    def report(self, event: RecoveryEvent) -> None:
+        """For members: tell the application of an event."""
+        if event.error is not None:
+            without_traceback(event.error)
+            self._log.warn(
+                "{kind}: {subject}: {error}", kind=event.kind, subject=event.subject, error=clip(str(event.error))
+            )
+        self._states.tell(event)
+
+    def guarded(self, callback: Callable[..., object], *args: object) -> None:
+        """Call an application's callback; what it raises is logged and goes no further."""
+        self._states.guarded(callback, *args)
+
+    def _member_problem(self, kind: str, subject: str, error: BaseException | None) -> None:
+        self.report(RecoveryEvent(kind, clip(subject), error))
+
+    def _enter(self, state: RecoveryState, reason: BaseException | str | None = None) -> None:
+        old, self._state = self._state, state
+        delay = self._delay if state is RecoveryState.LOST else None
+        self._states.tell(StateChange(old, state, reason, self.attempts, self.where, self.clock.seconds(), delay))
+
+    # -- members -----------------------------------------------------------------------------------
+
+    def add_member(self, member: Member) -> None:
+        """Let `member` live on this connection: it is brought back on each new one.
+
+        While the connection is recovering it comes back with the others; while it is ready, that is its own affair.
+        A connection that is closed tells it so at once.
+        """
+        if self.close_reason is not None:
+            member.closed(self.close_reason)
+            return
+        self._members.add(member)
+
+    def remove_member(self, member: Member) -> None:
+        """Forget `member`; nothing happens if it is not there."""
+        self._members.remove(member)
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    def start(self) -> Deferred[ReconnectingConnection]:
+        """Begin; fires when it is ready for the first time, fails with what made it give up.
+
+        Calling it again waits for the same.  Cancelling the Deferred only ends this wait: use `close()` to stop.
+        """
+        if self._state is RecoveryState.IDLE:
+            self._unstable_since = self.clock.seconds()
+            self._begin_outage()
+            self._enter(RecoveryState.CONNECTING)
+            self._loop.start()
+        return self._wait_ready()
+
+    def when_ready(self, timeout: float | None = None) -> Deferred[ReconnectingConnection]:
+        """Wait until there is a connection, at any time.
+
+        timeout: seconds; None: `operation_timeout`.  Fails with ConnectTimeout, which names the last error, with what
+        made it give up, or with ConnectionClosed after `close()`.
+        """
+        limit = self.operation_timeout if timeout is None else seconds("timeout", timeout, zero=True)
+        waiting = self._wait_ready()
+        if limit is not None and not waiting.called:
+            waiting.addTimeout(limit, self.clock, self._not_ready_in_time)
+        return waiting
+
+    def when_closed(self) -> Deferred[BaseException]:
+        """A new Deferred that fires with the reason once it is closed for good; works at any time."""
+        if self._state is RecoveryState.CLOSED:
+            assert self.close_reason is not None
+            return succeed(self.close_reason)
+        waiter: Deferred[BaseException] = Deferred(self._closed_waiters.remove)
+        self._closed_waiters.append(waiter)
+        return waiter
+
+    def _wait_ready(self) -> Deferred[ReconnectingConnection]:
+        if self.is_ready:
+            return succeed(self)
+        if self.close_reason is not None:
+            return fail(self.close_reason.with_traceback(None))
+        waiter: Deferred[ReconnectingConnection] = Deferred(self._ready_waiters.remove)
+        self._ready_waiters.append(waiter)
+        return waiter
+
+    def _not_ready_in_time(self, outcome: object, limit: float) -> Any:
+        if isinstance(outcome, Failure) and outcome.check(CancelledError):
+            last = "" if self.last_error is None else f"; last error: {self.last_error}"
+            raise ConnectTimeout(f"not connected within {limit:g} s ({self._state.value}){last}")
+        return outcome
+
+    async def __aenter__(self) -> ReconnectingConnection:
+        try:
+            return await self.start()
+        except BaseException:  # cancelled, too
+            self.close(0)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- for the loop ------------------------------------------------------------------------------
+
+    def attempt(self) -> Deferred[AMQPProtocol]:
+        """For the loop: try the next host."""
+        return Deferred.fromCoroutine(self._attempt())
+
+    async def _attempt(self) -> AMQPProtocol:
+        self.attempts += 1
+        began = self.clock.seconds()
+        self._host = host = self._hosts.pick()
+        if self._state is not RecoveryState.CONNECTING:
+            self._enter(RecoveryState.CONNECTING)
+        if host.address is None:
+            self._host = host = await self._hosts.look_up(host, self._attempt_timeout)
+        left = max(0.1, self._attempt_timeout - (self.clock.seconds() - began))
+        own = host.parameters.stack_timeout
+        parameters = host.parameters.replace(stack_timeout=left if own is None else min(left, own))
+        return await connect(parameters, reactor=self.clock, endpoint=self._hosts.endpoint_of(host))
+
+    def recover(self, protocol: AMQPProtocol) -> Deferred[None]:
+        """For the loop: bring the members back."""
+        self._enter(RecoveryState.RECOVERING)
+        return Deferred.fromCoroutine(self._members.recover(protocol))
+
+    def next_delay(self, error: BaseException) -> float:
+        """For the loop: note what happened, and say how long to wait.  No callback is called here."""
+        now = self.clock.seconds()
+        self.last_error = without_traceback(error)
+        dead = None
+        if self._ready_at is not None:
+            if now - self._ready_at >= self.backoff.reset_after:
+                self._step = 0
+                self._unstable_since = now
+            self._ready_at = None
+            self._rounds = self.attempts = 0
+            dead = self._host
+        if self._host is not None and classify(error) is Verdict.SLOW:
+            self._hosts.hold(self._host, self.backoff.slow_delay())
+        if dead is None and self._hosts.has_more:
+            self._delay = 0.0
+            return 0.0
+        if dead is None:
+            self._rounds += 1
+        self._hosts.begin_round(dead)
+        self._step += 1
+        delay = self.backoff.delay(self._step, now - self._unstable_since)
+        self._delay = delay = max(delay, self._hosts.wait())
+        return delay
+
+    def made(self, protocol: AMQPProtocol) -> None:
+        """For the loop: it is ready."""
+        self._protocol = protocol
+        self._ready_at = self.clock.seconds()
+        self.epoch += 1
+        if self._host is not None:
+            self._hosts.release(self._host)
+        self._end_outage()
+        protocol.blocked.add_blocked_callback(self._blocked_changed)
+        protocol.blocked.add_unblocked_callback(self._blocked_changed)
+        self._enter(RecoveryState.READY)
+        if protocol is self._protocol and protocol.is_blocked:
+            self._blocked_changed()
+        waiters, self._ready_waiters = self._ready_waiters, []
+        for waiter in waiters:
+            waiter.callback(self)
+
+    def failed(self, error: BaseException) -> None:
+        """For the loop: an attempt or a recovery failed."""
+        self._over(error)
+
+    def lost(self, reason: BaseException) -> None:
+        """For the loop: the ready connection is gone."""
+        self._begin_outage()
+        self._over(reason)
+
+    def _over(self, error: BaseException) -> None:
+        self._protocol = None
+        if is_our_defect(error):
+            self._log.error(
+                "{host}: the broker found fault with what was sent: {error}", host=self.where, error=clip(str(error))
+            )
+        self._members.lost(error)
+        if self._state in _OVER:
+            return
+        if classify(error) is Verdict.FATAL or self._rounds == self._max_attempts:
+            self._give_up(error)
+        else:
+            self._enter(RecoveryState.LOST, error)
+
+    def _blocked_changed(self, reason: str = "") -> None:
+        protocol = self._protocol
+        if protocol is None or self._state not in _READY:
+            return
+        if protocol.is_blocked and self._state is RecoveryState.READY:
+            self._enter(RecoveryState.BLOCKED, protocol.blocked.reason)
+        elif not protocol.is_blocked and self._state is RecoveryState.BLOCKED:
+            self._enter(RecoveryState.READY)
+
+    # -- an outage ---------------------------------------------------------------------------------
+
+    def _begin_outage(self) -> None:
+        if self._recovery_limit is not None and self._limit is None:
+            self._limit = self.clock.callLater(self._recovery_limit, self._outage_too_long)
+
+    def _end_outage(self) -> None:
+        limit, self._limit = self._limit, None
+        if limit is not None and limit.active():
+            limit.cancel()
+
+    def _outage_too_long(self) -> None:
+        self._limit = None
+        limit = self._recovery_limit
+        self._give_up(self.last_error or ConnectTimeout(f"no connection within recovery_limit ({limit:g} s)"))
+
+    def reconnect(self, reason: str = "asked for by the application") -> None:
+        """Drop this connection and make a new one.  Nothing happens while there is none."""
+        if self._protocol is not None and self._state in _READY:
+            self._protocol.abort(ConnectionClosed(f"reconnecting: {clip(reason)}", initiator="client"))
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def close(self, timeout: float = 10.0) -> Deferred[None]:
+        """End it for good, in good order; fires when nothing is left.  Idempotent, legal in any state.
+
+        timeout: seconds, for everything: members finish what they have begun (handlers, confirms), the connection is
+        closed; what is not done then is aborted.  Without a ready connection it ends at once.
+        """
+        seconds("timeout", timeout, zero=True)
+        done: Deferred[None] = Deferred(lambda deferred: waiter.cancel())
+        waiter = self.when_closed().addCallbacks(lambda reason: done.callback(None), lambda failure: None)
+        if self._state not in _OVER:
+            self._close(ConnectionClosed("closed by the application", 200, initiator="client"), timeout)
+        return done
+
+    def _give_up(self, error: BaseException) -> None:
+        """It will not become better: end it for good because of `error`."""
+        if self._state not in _OVER:
+            self._close(error, 0.0)
+
+    def _close(self, reason: BaseException, timeout: float) -> None:
+        self.close_reason = reason
+        protocol = self.protocol
+        self._end_outage()
+        self._enter(RecoveryState.CLOSING, reason)
+        if protocol is None or timeout == 0:
+            self._stop_loop(reason)
+            return
+        # Half of the time at most is for the members' work, so that enough is left for a proper end.
+        self._closing_timer = self.clock.callLater(timeout, self._too_slow, reason)
+        stopping = Deferred.fromCoroutine(self._members.stop(self.clock.seconds() + timeout / 2))
+        stopping.addErrback(lambda failure: self._log.failure("stopping the members failed", failure))
+        stopping.addCallback(lambda result: self._stop_loop(reason, in_good_order=True))
+
+    def _too_slow(self, reason: BaseException) -> None:
+        self._closing_timer = None
+        self._stop_loop(reason)
+
+    def _stop_loop(self, reason: BaseException, in_good_order: bool = False) -> None:
+        if self._stopping is None:
+            self._stopping = self._loop.stop()
+            self._stopping.addCallback(lambda result: self._closed(reason))
+        protocol = self._protocol
+        if protocol is None:
+            return
+        if in_good_order:
+            protocol.close()
+        else:
+            protocol.abort(reason)
+
+    def _closed(self, reason: BaseException) -> None:
+        self._protocol = None
+        timer, self._closing_timer = self._closing_timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        without_traceback(reason)
+        self._members.closed(reason)
+        self._enter(RecoveryState.CLOSED, reason)
+        ready_waiters, self._ready_waiters = self._ready_waiters, []
+        for ready_waiter in ready_waiters:
+            ready_waiter.errback(Failure(reason.with_traceback(None)))
+        closed_waiters, self._closed_waiters = self._closed_waiters, []
+        for closed_waiter in closed_waiters:
+            closed_waiter.callback(reason)
