@@ -34,7 +34,7 @@ from txmsg.broker.listeners import Listener, open_listener
 from txmsg.broker.script import Script
 from txmsg.broker.tls import ServerTLS
 from txmsg.broker.users.authentication import LoginDelays
-from txmsg.broker.users.credentials import PERMISSION, USER, Users
+from txmsg.broker.users.credentials import DEFAULT_USER, PERMISSION, USER, Users
 from txmsg.broker.vhost.usage import Usage
 from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.errors import ConfigurationError, clip
@@ -51,6 +51,9 @@ _UNFINISHED_PART: Final = 0.5
 
 #: The kind of setting a virtual host is kept as.
 VHOST: Final = "vhost"
+
+#: The kind of setting that says that guest was kept once: from then on it is a user only if it is among the kept ones.
+_INITIAL: Final = "initial"
 
 
 class _Factory(Factory):
@@ -195,6 +198,10 @@ class Broker:
         return maybeDeferred(self.store.load, self).addCallback(self._loaded)
 
     def _loaded(self, report: Any) -> Any:
+        is_first = not self.store.settings(_INITIAL)
+        if not is_first and self.users.has_default_user:
+            # It was changed or deleted before, or is among those that follow.
+            self.users.delete(DEFAULT_USER)
         for kind, restore in (
             (VHOST, lambda name, value: name in self.vhosts or self._make_vhost(name)),
             (USER, lambda name, value: self.users.restore(USER, name, value)),
@@ -206,6 +213,10 @@ class Broker:
                 except ConfigurationError as error:
                     self._log.error("{problem}", problem=str(error))
         self.users.changed = self._keep
+        if is_first:
+            # In one transaction, or guest could be gone for good.
+            self.users.tell_default_user()
+            self._keep(_INITIAL, USER, {})
         return report
 
     def _keep(self, kind: str, name: str, value: dict[str, Any] | None) -> None:

@@ -23,8 +23,6 @@ from twisted.python.failure import Failure
 from txmsg.broker.collector import CollectorWatch
 from txmsg.broker.definitions.definitions import Definitions, read_definitions
 from txmsg.broker.definitions.importing import import_definitions, put_user
-from txmsg.broker.definitions.policies import SETTING as POLICY
-from txmsg.broker.definitions.policies import restore_policies
 from txmsg.broker.exit_codes import BrokerOutcome, ExitCode
 from txmsg.broker.kinds import Address
 from txmsg.broker.management.site import ManagementListener, listen_management
@@ -32,7 +30,7 @@ from txmsg.broker.options import DEFAULT_LISTEN, BrokerConfig
 from txmsg.broker.server import STOP_TIMEOUT, Broker
 from txmsg.broker.store import LoadReport, SQLiteStore, StoreError
 from txmsg.broker.tls import ServerTLS
-from txmsg.broker.users.credentials import DEFAULT_USER, USER, Users
+from txmsg.broker.users.credentials import Users
 from txmsg.broker.users.users_file import UserEntry, load_users_file
 from txmsg.errors import ConfigurationError, TxmsgError, clip
 
@@ -165,11 +163,6 @@ class BrokerService(Service):
     def _restored(self, broker: Broker, report: LoadReport | None) -> None:
         if report is None:
             return
-        for problem in restore_policies(broker.vhosts, broker.store.settings(POLICY)):
-            self._log.error("{problem}", problem=problem)
-        kept = broker.store.settings(USER)
-        if kept and DEFAULT_USER not in kept:
-            broker.users.delete(DEFAULT_USER)  # as it was deleted before
         self._log.info(
             "durable: the data is in {path}: {queues} queues, {messages} messages{how}",
             path=self.config.data_dir,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from txmsg.broker.definitions.policies import policies_of
 from txmsg.broker.management.calls import CREATED, NO_CONTENT, Answer, Call, bad_request, not_authorised, not_found
 from txmsg.broker.management.listings import listed, selected
 from txmsg.broker.management.permissions import permission_json
@@ -75,11 +74,8 @@ def put(call: Call, name: str) -> Answer:
 @route("DELETE", "vhosts/{name}", Level.ADMINISTRATOR)
 def delete(call: Call, name: str) -> Answer:
     """Delete one with all that is in it."""
-    vhost = call.broker.vhosts.get(name)
-    if vhost is None:
+    if not call.broker.delete_vhost(name):
         raise not_found()
-    policies_of(vhost).forget()
-    call.broker.delete_vhost(name)
     return NO_CONTENT
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
+from txmsg.broker.message import Message
 from txmsg.broker.store.batch import Batch, Change
 from txmsg.broker.store.directory import DataDirectory
 from txmsg.broker.store.errors import StoreDamaged, StoreTooNew
@@ -35,6 +36,8 @@ __all__ = ["Database"]
 
 #: Changes in one statement; SQLite takes 32,766 variables by default.
 _STATEMENT_ROWS = 4000
+#: Long bodies in one statement; SQLite copies one after the other.
+_STATEMENT_BODIES = 200
 
 _RUNNING, _STOPPED = "running", "stopped"
 
@@ -79,7 +82,7 @@ class Database:
 
     def _open(self) -> None:
         path = self.directory.database
-        if not path.stat().st_size and not self.directory.write_ahead_log.exists():
+        if self._is_unmade():
             self.is_new = True
             self._connection = connect(path)
             create(self._connection)
@@ -102,6 +105,28 @@ class Database:
         row = self.connection.execute("SELECT value FROM state WHERE id = 1").fetchone()
         self.stopped_cleanly = self.is_new or row == (_STOPPED,)
         self.directory.sync()
+
+    def _is_unmade(self) -> bool:
+        """Whether there is nothing yet: a new file, or what is left of a first start that was killed."""
+        path = self.directory.database
+        if self.directory.write_ahead_log.exists():
+            return False
+        if path.stat().st_size > PAGE_SIZE and not self.directory.rollback_journal.exists():
+            return False
+        connection = connect(path)
+        try:
+            # SQLite takes back first what was begun.
+            if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
+                return False
+            names = ("application_id", "user_version", "auto_vacuum")
+            marks = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+        except sqlite3.DatabaseError:
+            return False
+        finally:
+            connection.close()
+        size = path.stat().st_size
+        # What `create` sets before its transaction makes a page of its own.
+        return not size or (size <= PAGE_SIZE and marks in ([0, 0, 2], [APPLICATION_ID, 0, 2]))
 
     def unusable(self, error: sqlite3.Error) -> StoreDamaged:
         """What a start fails with when SQLite does not go on."""
@@ -198,9 +223,9 @@ class Database:
             return
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for message, (row, _) in batch.bodies.items():
-                octets = message.body
-                connection.execute("INSERT INTO body VALUES (?, ?, ?)", (row, octets, body_checksum(row, octets)))
+            bodies = iter(batch.bodies.items())
+            while next_bodies := list(islice(bodies, _STATEMENT_BODIES)):
+                self._write_bodies(next_bodies)
             self._write_changes(first)
             changes = chain(rest, changes)
             while some := list(islice(changes, _STATEMENT_ROWS)):
@@ -210,6 +235,13 @@ class Database:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+    def _write_bodies(self, bodies: list[tuple[Message, list[int]]]) -> None:
+        rows = ",".join(["(?,?,?)"] * len(bodies))
+        columns = [
+            column for message, (row, _) in bodies for column in (row, message.body, body_checksum(row, message.body))
+        ]
+        self.connection.execute(f"INSERT INTO body VALUES {rows}", columns)  # noqa: S608 -- question marks only
 
     def _write_changes(self, changes: list[Change]) -> None:
         rows = ",".join([f"({','.join('?' * COLUMNS)})"] * len(changes))

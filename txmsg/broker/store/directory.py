@@ -18,8 +18,8 @@ __all__ = ["DATABASE", "DataDirectory"]
 
 DATABASE = "broker.db"
 _LOCK = "lock"
-#: SQLite's write-ahead log and its index; they get the mode of the database.
-_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", _LOCK)
+#: SQLite's write-ahead log and its index, and the journal it makes the tables with; they get the mode of the database.
+_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", _LOCK)
 
 
 class DataDirectory:
@@ -33,6 +33,7 @@ class DataDirectory:
         self.path = Path(os.path.abspath(os.fspath(path)))
         self.database = self.path / DATABASE
         self.write_ahead_log = self.path / f"{DATABASE}-wal"
+        self.rollback_journal = self.path / f"{DATABASE}-journal"
         self._lock: int | None = None
 
     def __repr__(self) -> str:

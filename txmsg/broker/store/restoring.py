@@ -1,4 +1,4 @@
-"""From rows to a running broker: vhosts, exchanges, queues, bindings, then the messages, in their order.
+"""From rows to a running broker: vhosts, policies, exchanges, queues, bindings, then the messages, in their order.
 
 What cannot be restored (a queue whose definition is damaged, an exchange of a type that is gone) is reported, and
 what hangs on it is set aside with it; nothing of it stops the start.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from txmsg.broker.definitions.policies import SETTING as POLICY
+from txmsg.broker.definitions.policies import restore_policies
 from txmsg.broker.message import Entry
 from txmsg.broker.store.records import (
     BINDING,
@@ -98,10 +100,23 @@ class Restorer:
         self.new_vhosts: list[str] = []
 
     def restore(self, contents: Contents) -> None:
-        """All of it: definitions in the order of their kinds, messages in that of their rows."""
-        for definition in contents.definitions:
+        """All of it: definitions in the order of their kinds, messages in that of their rows.
+
+        Policies follow the virtual hosts and come before the queues: what has expired meanwhile must find the dead
+        letter exchange that a policy gives its queue.
+        """
+        settings = [definition for definition in contents.definitions if definition.kind == SETTING]
+        for definition in settings:
+            self._definition(definition)
+        self._policies()
+        for definition in contents.definitions[len(settings) :]:
             self._definition(definition)
         self._messages(contents.messages)
+
+    def _policies(self) -> None:
+        kept = self._rows.settings.get(POLICY, {})
+        for problem in restore_policies(self._broker.vhosts, {name: value for name, (_, value) in kept.items()}):
+            self._damaged(problem)
 
     def _definition(self, definition: Definition) -> None:
         table, kind = definition.table, definition.kind

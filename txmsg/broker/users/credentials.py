@@ -172,8 +172,9 @@ class Users:
         self._proof_key = secrets.token_bytes(32)
         #: What the passwords of those who do not exist are compared with.
         self._dummy = _StoredPassword.of(secrets.token_bytes(16), cost)
+        self._default: User | None = None
         if default_user:
-            self.add(DEFAULT_USER, DEFAULT_USER, ["administrator"])
+            self._default = self.add(DEFAULT_USER, DEFAULT_USER, ["administrator"])
             self.set_permissions(DEFAULT_USER, "/")
 
     # -- users ---------------------------------------------------------------------------------------------
@@ -215,6 +216,19 @@ class Users:
         self._tell(USER, name, None)
         return True
 
+    @property
+    def has_default_user(self) -> bool:
+        """Whether there is guest as it was made at first."""
+        return self._default is not None and self.get(DEFAULT_USER) is self._default
+
+    def tell_default_user(self) -> None:
+        """Tell :attr:`changed` of guest and of what it may do; nothing if it is not there as it was made at first."""
+        if self._default is None or not self.has_default_user:
+            return
+        self._tell_user(self._default)
+        for vhost, patterns in self.permissions_of(DEFAULT_USER).items():
+            self.set_permissions(DEFAULT_USER, vhost, *patterns)
+
     def get(self, name: str) -> User | None:
         """The user of that name."""
         account = self._accounts.get(name)
@@ -238,8 +252,12 @@ class Users:
             self._accounts[name] = _Account(user, stored)
         else:
             account.user, account.password, account.proof = user, stored, None
-        self._tell(USER, name, {"hash": text, "algorithm": algorithm, "tags": list(user.tags)})
+        self._tell_user(user)
         return user
+
+    def _tell_user(self, user: User) -> None:
+        value = {"hash": user.password_hash, "algorithm": user.hashing_algorithm, "tags": list(user.tags)}
+        self._tell(USER, user.name, value)
 
     def _tell(self, kind: str, name: str, value: dict[str, Any] | None) -> None:
         if self.changed is not None:

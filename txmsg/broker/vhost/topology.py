@@ -46,6 +46,9 @@ class Policies(Protocol):
     def exchange_declared(self, exchange: Exchange) -> None:
         """An exchange is new; change its alternate exchange if a policy is for it."""
 
+    def forget(self) -> None:
+        """The virtual host is being deleted: none of them is kept."""
+
 
 def without_line_breaks(name: str) -> str:
     """`name` as RabbitMQ takes it in declarations, deletions and bindings: carriage returns and line feeds go."""

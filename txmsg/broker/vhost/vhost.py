@@ -104,6 +104,8 @@ class VirtualHost(Topology):
     def clear(self) -> None:
         """Delete everything but the standard exchanges, and stop: the virtual host is deleted."""
         super().clear()
+        if self.policies is not None:
+            self.policies.forget()
         self.stop()
 
     def stop(self) -> None:
