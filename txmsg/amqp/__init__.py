@@ -1,6 +1,7 @@
 """The AMQP 0-9-1 client: methods become Deferreds on a Twisted protocol.
 
-Start with :func:`connect`; the rest is reached from the connection it gives you.
+Start with :func:`connect`, or with :class:`ReconnectingConnection` for one that comes back after a loss; the rest is
+reached from the connection they give you.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from txmsg.amqp.delivery import Delivery, ReturnedMessage
 from txmsg.amqp.endpoint import connect
 from txmsg.amqp.handshake import Negotiated
 from txmsg.amqp.parameters import ConnectionParameters
+from txmsg.amqp.recovery.backoff import Backoff
+from txmsg.amqp.recovery.connection import ReconnectingConnection
+from txmsg.amqp.recovery.events import RecoveryEvent
+from txmsg.amqp.recovery.member import Member
+from txmsg.amqp.recovery.state import RecoveryState, StateChange
 from txmsg.amqp.sasl import AMQPlainCredentials, Credentials, ExternalCredentials, PlainCredentials
 from txmsg.amqp.tls import TLSOptions
 from txmsg.wire.properties import BasicProperties, UndecodableProperties
@@ -20,6 +26,7 @@ from txmsg.wire.properties import BasicProperties, UndecodableProperties
 __all__ = [
     "AMQPProtocol",
     "AMQPlainCredentials",
+    "Backoff",
     "BasicProperties",
     "Channel",
     "ClosableDeferredQueue",
@@ -28,9 +35,14 @@ __all__ = [
     "Credentials",
     "Delivery",
     "ExternalCredentials",
+    "Member",
     "Negotiated",
     "PlainCredentials",
+    "ReconnectingConnection",
+    "RecoveryEvent",
+    "RecoveryState",
     "ReturnedMessage",
+    "StateChange",
     "TLSOptions",
     "UndecodableProperties",
     "connect",

@@ -168,7 +168,7 @@ class _Attempt:
             host = parameters.host
             self._where = f"{clip(f'[{host}]' if ':' in host else host, 80)}:{parameters.port}"
         else:
-            self._where = f"the endpoint given ({type(endpoint).__name__})"
+            self._where = getattr(endpoint, "where", "") or f"the endpoint given ({type(endpoint).__name__})"
 
     def start(self) -> Deferred[AMQPProtocol]:
         """Begin; the Deferred may be cancelled."""

@@ -10,13 +10,12 @@ socket and no unfired Deferred of ours is left (R28).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmsg.amqp.client import AMQPProtocol
@@ -28,7 +27,7 @@ from txmsg.amqp.recovery.hosts import Host, HostList, Target, parameters_of
 from txmsg.amqp.recovery.loop import ConnectionLoop
 from txmsg.amqp.recovery.member import Member
 from txmsg.amqp.recovery.members import Members
-from txmsg.amqp.recovery.state import RecoveryState, StateChange, StateLog, without_traceback
+from txmsg.amqp.recovery.state import ObservableState, RecoveryState, StateChange, without_traceback
 from txmsg.amqp.sasl import CredentialsSource
 from txmsg.amqp.validation import integer, seconds, text
 from txmsg.errors import ConfigurationError, ConnectionClosed, ConnectTimeout, clip
@@ -39,7 +38,7 @@ _READY = (RecoveryState.READY, RecoveryState.BLOCKED)
 _OVER = (RecoveryState.CLOSING, RecoveryState.CLOSED)
 
 
-class ReconnectingConnection:
+class ReconnectingConnection(ObservableState):
     """A connection that comes back, with all that lives on it.
 
     targets: where to: a URL, several of them (a list, or "url;url"), ConnectionParameters, or a list of these.  A name
@@ -67,8 +66,6 @@ class ReconnectingConnection:
     close_reason: BaseException | None -- why it is closed for good, None before.
     """
 
-    _log = Logger(namespace="txmsg.amqp.recovery")
-
     def __init__(
         self,
         targets: Target | Sequence[Target] = "amqp://localhost",
@@ -92,6 +89,7 @@ class ReconnectingConnection:
             from twisted.internet import reactor as installed
 
             reactor = installed
+        super().__init__()
         #: The reactor, or whatever clock was given for it.
         self.clock = reactor
         self.backoff = Backoff() if backoff is None else backoff
@@ -105,9 +103,7 @@ class ReconnectingConnection:
         self._recovery_limit = None if recovery_limit is None else seconds("recovery_limit", recovery_limit)
         self._hosts = HostList(found, reactor, order=order, endpoint=endpoint, random=self.backoff.random)
         self._members = Members(reactor, self._member_problem)
-        self._states = StateLog()
         self._loop = ConnectionLoop(self, reactor, seconds("recovery_timeout", recovery_timeout))
-        self._state = RecoveryState.IDLE
         self._host: Host | None = None
         self._protocol: AMQPProtocol | None = None
         #: Rounds since the outage began, and since a connection was last stable.
@@ -124,11 +120,6 @@ class ReconnectingConnection:
         self._closed_waiters: list[Deferred[BaseException]] = []
 
     # -- what it is --------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> RecoveryState:
-        """Where it is."""
-        return self._state
 
     @property
     def protocol(self) -> AMQPProtocol | None:
@@ -161,11 +152,6 @@ class ReconnectingConnection:
         """Seconds for one operation; that of the first target's parameters."""
         return self._hosts.targets[0].operation_timeout
 
-    @property
-    def history(self) -> list[StateChange | RecoveryEvent]:
-        """The last hundred events, the newest last."""
-        return list(self._states.history)
-
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
         where = self.where or ", ".join(self.hosts[:3])
@@ -176,48 +162,13 @@ class ReconnectingConnection:
             f"attempt {self.attempts}{last}>"
         )
 
-    # -- events ------------------------------------------------------------------------------------
-
-    def add_state_callback(self, callback: Callable[[StateChange], object]) -> None:
-        """Call `callback(StateChange)` after each change of state.  What it raises is logged."""
-        self._states.add_state_callback(callback)
-
-    def remove_state_callback(self, callback: Callable[[StateChange], object]) -> None:
-        """Undo `add_state_callback`; ValueError if it was not added."""
-        self._states.remove_state_callback(callback)
-
-    def add_event_callback(self, callback: Callable[[RecoveryEvent], object]) -> None:
-        """Call `callback(RecoveryEvent)` for what happens to single things while the connection goes on."""
-        self._states.add_event_callback(callback)
-
-    def remove_event_callback(self, callback: Callable[[RecoveryEvent], object]) -> None:
-        """Undo `add_event_callback`; ValueError if it was not added."""
-        self._states.remove_event_callback(callback)
-
-    def events(self) -> AsyncIterator[StateChange | RecoveryEvent]:
-        """Return an async iterator over all events from now on; of one that is not read, a hundred are kept."""
-        return self._states.events()
-
-    def report(self, event: RecoveryEvent) -> None:
-        """For members: tell the application of an event."""
-        if event.error is not None:
-            without_traceback(event.error)
-            self._log.warn(
-                "{kind}: {subject}: {error}", kind=event.kind, subject=event.subject, error=clip(str(event.error))
-            )
-        self._states.tell(event)
-
-    def guarded(self, callback: Callable[..., object], *args: object) -> None:
-        """Call an application's callback; what it raises is logged and goes no further."""
-        self._states.guarded(callback, *args)
-
     def _member_problem(self, kind: str, subject: str, error: BaseException | None) -> None:
         self.report(RecoveryEvent(kind, clip(subject), error))
 
     def _enter(self, state: RecoveryState, reason: BaseException | str | None = None) -> None:
         old, self._state = self._state, state
         delay = self._delay if state is RecoveryState.LOST else None
-        self._states.tell(StateChange(old, state, reason, self.attempts, self.where, self.clock.seconds(), delay))
+        self._tell(StateChange(old, state, reason, self.attempts, self.where, self.clock.seconds(), delay))
 
     # -- members -----------------------------------------------------------------------------------
 
@@ -334,8 +285,10 @@ class ReconnectingConnection:
             self._ready_at = None
             self._rounds = self.attempts = 0
             dead = self._host
-        if self._host is not None and classify(error) is Verdict.SLOW:
-            self._hosts.hold(self._host, self.backoff.slow_delay())
+        if self._host is not None:
+            self._hosts.failed(self._host)
+            if classify(error) is Verdict.SLOW:
+                self._hosts.hold(self._host, self.backoff.slow_delay())
         if dead is None and self._hosts.has_more:
             self._delay = 0.0
             return 0.0
@@ -353,13 +306,15 @@ class ReconnectingConnection:
         self._ready_at = self.clock.seconds()
         self.epoch += 1
         if self._host is not None:
-            self._hosts.release(self._host)
+            self._hosts.worked(self._host)
         self._end_outage()
         protocol.blocked.add_blocked_callback(self._blocked_changed)
         protocol.blocked.add_unblocked_callback(self._blocked_changed)
         self._enter(RecoveryState.READY)
         if protocol is self._protocol and protocol.is_blocked:
             self._blocked_changed()
+        if self.protocol is None:
+            return  # a callback has closed it again
         waiters, self._ready_waiters = self._ready_waiters, []
         for waiter in waiters:
             waiter.callback(self)

@@ -4,8 +4,9 @@ Targets come as a URL, several of them, "url;url" or ConnectionParameters.  A na
 hosts: one silent address then costs one attempt, and each is verified under the name.  They are tried in rounds: every
 host once, without a pause, then the back-off.  A host that refused us is left out until its time has passed.
 
-Invariants: names are looked up anew in each round.  After a loss the dead host comes last.  No error shows any part of
-a URL that could hold a password.
+Invariants: names are looked up anew in each round.  After a loss the dead host comes last; in a shuffled round, and
+among the addresses of a name, those that failed when they were last tried come after those that did not.
+No error shows any part of a URL that could hold a password.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from txmsg.amqp.sasl import CredentialsSource, is_loopback, may_cross_a_network,
 from txmsg.amqp.secret import Secret
 from txmsg.errors import ConfigurationError, ConnectFailed, ConnectTimeout, clip
 
-__all__ = ["Host", "HostList", "Target", "parameters_of"]
+__all__ = ["Host", "HostList", "Target", "check_plaintext", "parameters_of"]
 
 #: One target: a URL, or several with ";" between them, or parameters.
 Target = str | Secret | ConnectionParameters
@@ -140,6 +141,8 @@ class HostList:
         self._addresses: dict[int, list[str]] = {}
         #: Until when a host is left out, by its key, in seconds of the clock.
         self._held: dict[tuple[int, str | None], float] = {}
+        #: Those that did not take us when they were last tried.
+        self._failed: set[tuple[int, str | None]] = set()
         self._dead: Host | None = None
 
     # -- rounds ------------------------------------------------------------------------------------
@@ -151,17 +154,21 @@ class HostList:
         index = next((i for i, host in enumerate(hosts) if dead and host.parameters is dead.parameters), None)
         if self._is_shuffled:
             last = [] if index is None else [hosts.pop(index)]
-            hosts = self._shuffled(hosts) + last
+            hosts = sorted(self._shuffled(hosts), key=self._has_failed) + last
         elif index is not None:
             hosts = hosts[index + 1 :] + hosts[: index + 1]
         self._round = deque(hosts)
         now = self._reactor.seconds()
+        self._failed &= self._known_keys()
         self._held = {key: until for key, until in self._held.items() if until > now}
 
     @property
     def has_more(self) -> bool:
         """Whether the round goes on: some host that is not left out has not had its turn."""
         return any(not self._hold_of(host) for host in self._round)
+
+    def _known_keys(self) -> set[tuple[int, str | None]]:
+        return {key for parameters in self.targets for key in self._keys(Host(parameters))}
 
     def pick(self) -> Host:
         """Take the next host, of a new round if this one is over.  Without an address: `look_up` it."""
@@ -177,9 +184,14 @@ class HostList:
         """Leave a host out for a while."""
         self._held[host.key] = self._reactor.seconds() + seconds
 
-    def release(self, host: Host) -> None:
+    def failed(self, host: Host) -> None:
+        """It has not taken us: it comes after those that have not failed, so that a silent one costs its time once."""
+        self._failed.add(host.key)
+
+    def worked(self, host: Host) -> None:
         """It has taken us."""
         self._held.pop(host.key, None)
+        self._failed.discard(host.key)
 
     def wait(self) -> float:
         """Return the seconds until the first host may be tried again; 0 if one may now."""
@@ -188,9 +200,15 @@ class HostList:
     def _hold_of(self, host: Host) -> float:
         """For how long a host is left out; a name, as long as all its addresses are."""
         now: float = self._reactor.seconds()
+        return min(max(0.0, self._held.get(key, 0.0) - now) for key in self._keys(host))
+
+    def _has_failed(self, host: Host) -> bool:
+        return all(key in self._failed for key in self._keys(host))
+
+    def _keys(self, host: Host) -> list[tuple[int, str | None]]:
+        """A host's key; those of all its addresses for a name that has been looked up before."""
         known = self._addresses.get(id(host.parameters)) if host.address is None else None
-        keys = [host.key] if not known else [(id(host.parameters), address) for address in known]
-        return min(max(0.0, self._held.get(key, 0.0) - now) for key in keys)
+        return [host.key] if not known else [(id(host.parameters), address) for address in known]
 
     def _shuffled(self, hosts: list[Host]) -> list[Host]:
         drawn = [(self._random(), index) for index in range(len(hosts))]
@@ -228,6 +246,7 @@ class HostList:
             raise ConnectFailed(f"each address of {clip(host.parameters.host)!r} has refused us; they are left alone")
         if self._is_shuffled:
             free = self._shuffled(free)
+        free.sort(key=self._has_failed)
         if self._dead is not None and any(each.key == self._dead.key for each in free):
             dead = next(each for each in free if each.key == self._dead.key)
             free.remove(dead)

@@ -21,10 +21,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from twisted.application.internet import ClientService
-from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -98,6 +99,8 @@ class ConnectionLoop:
         self._prepared: Deferred[None] | None = None
         self._is_preparing = False
         self._is_made = False
+        #: Connections that never became ready and whose sockets are not gone yet.
+        self._leaving: list[AMQPProtocol] = []
 
     def __repr__(self) -> str:
         return f"<AMQP {self._owner.where}>"
@@ -112,7 +115,12 @@ class ConnectionLoop:
         Fires when that is done; if there is a ready connection, once the owner has closed it.
         """
         self._is_stopping = True
-        return self._service.stopService()
+        is_trying = self._result is not None
+        ends: list[Deferred[Any]] = [self._service.stopService()]
+        if is_trying:  # the socket of an attempt that is given up goes in the reactor's next turn
+            ends.append(deferLater(self._clock, 0, lambda: None))
+        ends += [protocol.when_closed() for protocol in self._leaving]
+        return DeferredList(ends).addCallback(lambda results: None)
 
     # -- an attempt --------------------------------------------------------------------------------
 
@@ -216,8 +224,11 @@ class ConnectionLoop:
         self._is_made = False
         if recovering is not None:
             recovering.cancel()
-        if protocol is not None and protocol.close_reason is None:
-            protocol.abort(reason)
+        if protocol is not None and not protocol.is_closed:
+            self._leaving.append(protocol)
+            protocol.when_closed().addCallback(lambda closed: self._leaving.remove(protocol))
+            if protocol.close_reason is None or self._is_stopping:  # else it is having its last word
+                protocol.abort(reason)
 
     # -- the end of a connection -------------------------------------------------------------------
 

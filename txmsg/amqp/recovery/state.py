@@ -6,6 +6,7 @@ alive: the errors in it have no traceback.  Whatever a callback raises is logged
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from twisted.logger import Logger
 
 from txmsg.amqp.recovery.events import RecoveryEvent
 
-__all__ = ["RecoveryState", "StateChange", "StateLog", "without_traceback"]
+__all__ = ["ObservableState", "RecoveryState", "StateChange", "without_traceback"]
 
 #: How many events are kept in `history`, and in an iterator that is not read.
 HISTORY = 100
@@ -71,22 +72,31 @@ def without_traceback(error: BaseException) -> BaseException:
     return error
 
 
-class StateLog:
-    """Tells events to callbacks and readers, and remembers the last hundred.
-
-    history: deque[StateChange | RecoveryEvent] -- the newest last.
-    """
+class ObservableState:
+    """The part of a ReconnectingConnection that shows what happens: its state, callbacks, history, an iterator."""
 
     _log = Logger(namespace="txmsg.amqp.recovery")
 
     def __init__(self) -> None:
-        self.history: deque[StateChange | RecoveryEvent] = deque(maxlen=HISTORY)
+        self._state = RecoveryState.IDLE
+        self._history: deque[StateChange | RecoveryEvent] = deque(maxlen=HISTORY)
         self._state_callbacks: list[Callable[[StateChange], object]] = []
         self._event_callbacks: list[Callable[[RecoveryEvent], object]] = []
-        self._readers: list[_Reader] = []
+        #: Held weakly: an iterator that nobody reads any more goes.
+        self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
+
+    @property
+    def state(self) -> RecoveryState:
+        """Where it is."""
+        return self._state
+
+    @property
+    def history(self) -> list[StateChange | RecoveryEvent]:
+        """The last hundred events, the newest last."""
+        return list(self._history)
 
     def add_state_callback(self, callback: Callable[[StateChange], object]) -> None:
-        """Call `callback(StateChange)` after each change."""
+        """Call `callback(StateChange)` after each change of state.  What it raises is logged."""
         self._state_callbacks.append(callback)
 
     def remove_state_callback(self, callback: Callable[[StateChange], object]) -> None:
@@ -94,18 +104,43 @@ class StateLog:
         self._state_callbacks.remove(callback)
 
     def add_event_callback(self, callback: Callable[[RecoveryEvent], object]) -> None:
-        """Call `callback(RecoveryEvent)` for each event."""
+        """Call `callback(RecoveryEvent)` for what happens to single things while the connection goes on."""
         self._event_callbacks.append(callback)
 
     def remove_event_callback(self, callback: Callable[[RecoveryEvent], object]) -> None:
         """Undo `add_event_callback`; ValueError if it was not added."""
         self._event_callbacks.remove(callback)
 
-    def tell(self, event: StateChange | RecoveryEvent) -> None:
-        """Remember an event and tell it to everybody."""
-        self.history.append(event)
+    def events(self) -> AsyncIterator[StateChange | RecoveryEvent]:
+        """Return an async iterator over all events from now on, up to CLOSED; a hundred that are not read are kept."""
+        reader = _Reader()
+        if self._state is RecoveryState.CLOSED:
+            reader.end()
+        else:
+            self._readers.add(reader)
+        return reader
+
+    def report(self, event: RecoveryEvent) -> None:
+        """For members: tell the application of an event."""
+        if event.error is not None:
+            without_traceback(event.error)
+            self._log.warn("{event}", event=str(event))
+        self._tell(event)
+
+    def guarded(self, callback: Callable[..., object], *args: object) -> None:
+        """Call an application's callback; what it raises is logged and goes no further."""
+        try:
+            callback(*args)
+        except Exception:
+            self._log.failure("a notification callback failed")
+
+    def _tell(self, event: StateChange | RecoveryEvent) -> None:
+        self._history.append(event)
         for reader in list(self._readers):
             reader.put(event)
+            if self._state is RecoveryState.CLOSED:
+                self._readers.discard(reader)
+                reader.end()
         if isinstance(event, StateChange):
             for state_callback in list(self._state_callbacks):
                 self.guarded(state_callback, event)
@@ -113,34 +148,24 @@ class StateLog:
             for event_callback in list(self._event_callbacks):
                 self.guarded(event_callback, event)
 
-    def guarded(self, callback: Callable[..., object], *args: object) -> None:
-        """Call an application's callback; what it raises is logged."""
-        try:
-            callback(*args)
-        except Exception:
-            self._log.failure("a notification callback failed")
-
-    def events(self) -> AsyncIterator[StateChange | RecoveryEvent]:
-        """Return an iterator over the events from now on; it ends after the step to CLOSED."""
-        reader = _Reader(self._readers.remove)
-        self._readers.append(reader)
-        return reader
-
 
 class _Reader:
     """One iterator: a bounded queue; the oldest events of one that is not read are dropped."""
 
-    def __init__(self, forget: Callable[[_Reader], object]) -> None:
+    def __init__(self) -> None:
         self._events: deque[StateChange | RecoveryEvent] = deque(maxlen=HISTORY)
         self._waiting: Deferred[None] | None = None
-        self._forget = forget
         self._is_over = False
 
     def put(self, event: StateChange | RecoveryEvent) -> None:
         self._events.append(event)
-        if isinstance(event, StateChange) and event.new is RecoveryState.CLOSED:
-            self._is_over = True
-            self._forget(self)
+        self._wake()
+
+    def end(self) -> None:
+        self._is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.callback(None)
@@ -152,9 +177,9 @@ class _Reader:
         while not self._events:
             if self._is_over:
                 raise StopAsyncIteration
-            if self._waiting is None:
-                self._waiting = Deferred(self._cancelled)
-            await self._waiting
+            waiting: Deferred[None] = Deferred(self._cancelled)
+            self._waiting = waiting
+            await waiting
         return self._events.popleft()
 
     def _cancelled(self, deferred: Deferred[None]) -> None:
