@@ -198,7 +198,8 @@ class Broker:
         return maybeDeferred(self.store.load, self).addCallback(self._loaded)
 
     def _loaded(self, report: Any) -> Any:
-        is_first = not self.store.settings(_INITIAL)
+        # Damage must not let anybody in who was shut out.
+        is_first = not (self.store.settings(_INITIAL) or self.store.settings(USER) or getattr(report, "damage", ()))
         if not is_first and self.users.has_default_user:
             # It was changed or deleted before, or is among those that follow.
             self.users.delete(DEFAULT_USER)

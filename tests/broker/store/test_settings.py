@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.broker.store.broker_cases import BrokerTestCase
-from tests.broker.store_cases import bodies_of, persistent
+from tests.broker.store_cases import bodies_of, execute, persistent
 from txmsg.broker.definitions.policies import Policy, policies_of
 from txmsg.broker.message import Message
 from txmsg.broker.server import Broker
@@ -122,6 +122,16 @@ class UserTests(BrokerTestCase):
         broker.delete_user("guest")
         self.clock.advance(0.1)
         self.assertEqual(self.kill().users.names(), [])
+
+    def test_damage(self) -> None:
+        """C7.4: guest does not come back because what is kept of it cannot be read."""
+        broker = self.start_broker()
+        broker.delete_user("guest")
+        self.stop_broker(broker)
+        execute(self.directory / "broker.db", "UPDATE definition SET checksum = 0")
+        self.assertEqual(self.start_broker().users.names(), [])
+        self.assertEqual(len(self.report.damage), 1)
+        self.flushLoggedErrors()
 
     def test_users_that_were_given(self) -> None:
         """Those that the program makes are its own affair: they are there each time, with the password of that time."""
