@@ -16,6 +16,10 @@ __all__ = ["BrokerTestCase"]
 class BrokerTestCase(StoreTestCase):
     """`start_broker` starts one over `directory`, `stop_broker` stops it; `kill` is what a kill -9 leaves."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        self._clients: list[tuple[Broker, Client]] = []
+
     def start_broker(
         self, directory: Path | None = None, *, worker: Worker | None = None, users: Users | None = None
     ) -> Broker:
@@ -29,10 +33,12 @@ class BrokerTestCase(StoreTestCase):
         return broker
 
     def stop_broker(self, broker: Broker) -> None:
-        """In good order."""
+        """In good order; its clients close their sockets."""
         stopped = broker.stop()
-        for _ in range(20):
-            self.clock.advance(1)
+        for its, client in self._clients:
+            if its is broker:
+                client.lose()
+        self.clock.advance(0)
         self.successResultOf(stopped)
 
     def restart_broker(self, broker: Broker) -> Broker:
@@ -46,4 +52,6 @@ class BrokerTestCase(StoreTestCase):
 
     def client(self, broker: Broker, *, channels: int = 1) -> Client:
         """A client of it."""
-        return Client(broker, self.clock, channels=channels)
+        made = Client(broker, self.clock, channels=channels)
+        self._clients.append((broker, made))
+        return made
