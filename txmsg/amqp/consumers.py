@@ -126,6 +126,14 @@ class Consumer:
         """For the channel: basic.consume has been written."""
         self.is_subscribed = True
 
+    def hand_over_to(self, queue: ClosableDeferredQueue[Delivery]) -> None:
+        """For a consumer that outlives this one: deliveries go straight to its queue, which stays open at our end."""
+        if self._high_water is not None:
+            queue.on_stored, queue.on_removed = self._started, self._finished
+            for waiting in queue.pending:
+                self._started(waiting)
+        self.deliver = queue.put
+
     # -- deliveries --------------------------------------------------------------------------------
 
     def _deliver_to_callback(self, delivery: Delivery) -> None:

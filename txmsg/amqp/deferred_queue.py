@@ -132,6 +132,15 @@ class ClosableDeferredQueue(Generic[T]):
                 waiter.errback(self._failure(reason))
         return dropped
 
+    def clear(self) -> list[T]:
+        """Drop the stored items and return them, oldest first; the queue stays open, and who waits goes on waiting."""
+        dropped = list(self._items)
+        self._items.clear()
+        if self.on_removed is not None:
+            for item in dropped:
+                self.on_removed(item)
+        return dropped
+
     @property
     def closed(self) -> BaseException | None:
         """The reason the queue was closed with, or None while it is open."""

@@ -1,0 +1,200 @@
+"""Calls on a recovering channel: they wait for the channel to be there, and go out again if it is lost under way.
+
+A call ends once (R2): with the reply, with what the broker refused it for, or with OperationTimeout at its deadline,
+which is counted from the call and not from when it was written.  Which calls go out again is the caller's word: those
+where doing it twice is the same as doing it once.
+
+When the broker closes a channel, it names the method that it refused (AMQP 0-9-1 section 1.5.2.5); the oldest waiting
+call of that method is the one.  The other calls that were under way are innocent and go out again, once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from txmsg.amqp.channel import Channel
+from txmsg.errors import ChannelClosed, ConnectionClosed, OperationTimeout
+
+__all__ = ["RecoveringCall", "RecoveringCalls"]
+
+#: How often a call may be under way while the broker closes its channel.
+_CLOSES_SURVIVED = 1
+
+
+class RecoveringCall:
+    """One call, over any number of channels; `deferred` is the user's."""
+
+    __slots__ = ("closes", "deadline", "deferred", "make", "name", "on_reply", "repeats", "running", "timer")
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[Channel], Deferred[Any]],
+        on_reply: Callable[[Any], Any] | None,
+        repeats: bool,
+        deadline: float | None,
+        cancelled: Callable[[RecoveringCall], None],
+    ) -> None:
+        self.name = name
+        self.make = make
+        self.on_reply = on_reply
+        self.repeats = repeats
+        self.deadline = deadline
+        self.closes = 0
+        self.running: Deferred[Any] | None = None
+        self.timer: IDelayedCall | None = None
+        self.deferred: Deferred[Any] = Deferred(lambda deferred: cancelled(self))
+
+    def stop(self) -> None:
+        """Let go of what still runs for it."""
+        if self.timer is not None:
+            timer, self.timer = self.timer, None
+            if timer.active():
+                timer.cancel()
+        if self.running is not None:
+            running, self.running = self.running, None
+            running.cancel()
+
+
+class RecoveringCalls:
+    """The calls of one recovering channel that wait, and those that are under way.
+
+    clock: IReactorTime.   timeout: seconds that a call may take in all; None: no limit.
+    why: says what is amiss, for the text of a timeout.
+    succeeded: called when a reply has come.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeout: float | None,
+        why: Callable[[], str],
+        succeeded: Callable[[], object],
+    ) -> None:
+        self._clock = clock
+        self._timeout = timeout
+        self._why = why
+        self._succeeded = succeeded
+        self._channel: Channel | None = None
+        self._reason: BaseException | None = None
+        self._waiting: deque[RecoveringCall] = deque()
+        self._blamed: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def perform(
+        self,
+        name: str,
+        make: Callable[[Channel], Deferred[Any]],
+        on_reply: Callable[[Any], Any] | None = None,
+        *,
+        repeats: bool = True,
+    ) -> Deferred[Any]:
+        """Make the call `name` ("queue.declare"), now or when there is a channel.
+
+        make(channel) -- makes it; called anew for each channel if it `repeats`.
+        on_reply(reply) -- gives what the Deferred fires with.
+        """
+        if self._reason is not None:
+            return fail(self._reason.with_traceback(None))
+        deadline = None if self._timeout is None else self._clock.seconds() + self._timeout
+        call = RecoveringCall(name, make, on_reply, repeats, deadline, self._cancelled)
+        channel = self._channel
+        if channel is None or not channel.is_open or self._waiting:
+            self._wait(call)
+        else:
+            self._start(call, channel)
+        return call.deferred
+
+    # -- the channel comes and goes ------------------------------------------------------------------
+
+    def use(self, channel: Channel) -> None:
+        """There is a channel: new calls go out on it, behind those that wait."""
+        self._channel = channel
+
+    def resume(self) -> None:
+        """Let the calls that wait go out, in their order."""
+        channel = self._channel
+        while self._waiting and channel is not None and channel.is_open:
+            self._start(self._waiting.popleft(), channel)
+
+    def pause(self) -> None:
+        """The channel is gone."""
+        self._channel = None
+
+    def close(self, reason: BaseException) -> None:
+        """There will be no channel again: whoever waits fails with the reason."""
+        self._reason = reason
+        self._channel = None
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            call.stop()
+            call.deferred.errback(Failure(reason.with_traceback(None)))
+
+    # -- one call ------------------------------------------------------------------------------------
+
+    def _wait(self, call: RecoveringCall) -> None:
+        if call.timer is None and call.deadline is not None:
+            left = max(0.0, call.deadline - self._clock.seconds())
+            call.timer = self._clock.callLater(left, self._timed_out, call)
+        self._waiting.append(call)
+
+    def _start(self, call: RecoveringCall, channel: Channel) -> None:
+        running = call.running = call.make(channel)
+        running.addCallbacks(
+            self._replied, self._failed, callbackArgs=(call, running), errbackArgs=(call, running, channel)
+        )
+
+    def _replied(self, reply: Any, call: RecoveringCall, running: Deferred[Any]) -> None:
+        call.running = None
+        if call.deferred.called:
+            return
+        call.stop()
+        self._succeeded()
+        call.deferred.callback(reply if call.on_reply is None else call.on_reply(reply))
+
+    def _failed(self, failure: Failure, call: RecoveringCall, running: Deferred[Any], channel: Channel) -> None:
+        call.running = None
+        if call.deferred.called:
+            return  # cancelled or timed out, and the failure is what came of that
+        error = failure.value
+        if self._reason is None and call.repeats and not channel.is_open and self._is_innocent(call, error):
+            self._wait(call)
+            return
+        call.stop()
+        call.deferred.errback(failure)
+
+    def _is_innocent(self, call: RecoveringCall, error: BaseException | None) -> bool:
+        """Whether a call failed because of what happened to the channel or connection, and may be tried again."""
+        if isinstance(error, ConnectionClosed):
+            return True
+        if not isinstance(error, ChannelClosed):
+            return False
+        if error.initiator == "server":
+            if error.method_name == call.name and error is not self._blamed:
+                self._blamed = error
+                return False
+            call.closes += 1
+        return call.closes <= _CLOSES_SURVIVED
+
+    def _timed_out(self, call: RecoveringCall) -> None:
+        call.timer = None
+        if call in self._waiting:
+            self._waiting.remove(call)
+        error = OperationTimeout(f"{call.name} had no reply within {self._timeout:g} s{self._why()}")
+        running, call.running = call.running, None
+        call.deferred.errback(Failure(error))
+        if running is not None:
+            running.cancel()
+
+    def _cancelled(self, call: RecoveringCall) -> None:
+        if call in self._waiting:
+            self._waiting.remove(call)
+        call.stop()
