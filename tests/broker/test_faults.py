@@ -80,9 +80,11 @@ class TextTests(unittest.TestCase):
             ("fanout", "direct", "received 'fanout' but current is 'direct'"),
             (100.0, 100, "received '100.0' but current is '100'"),
             (Int64(5), "x", "received '5' but current is 'x'"),
+            (Float32(1.5), 1, "received '1.5' but current is '1'"),
             ("100", ABSENT, "received the value '100' of type 'longstr' but current is none"),
             (ABSENT, 7, "received none but current is the value '7' of type 'signedint'"),
-            (None, 1, "received 'undefined' but current is '1'"),
+            (None, 1, "received none but current is '1'"),
+            (None, ABSENT, "received the value 'undefined' of type 'void' but current is none"),
         ):
             with self.subTest(text=text):
                 self.assert_fault(faults.inequivalent("queue", "q", "/", "a", received, current), 406, head + text)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from txmsg.errors import clip
 from txmsg.wire.field_values import Float32, Int8, Int16, Int32, Int64, Int64L, Timestamp, UInt8, UInt16, UInt32
 
-__all__ = ["kind_of", "shown", "term"]
+__all__ = ["kind_of", "shown", "term", "term_of_text"]
 
 _KINDS: Final[tuple[tuple[type, str], ...]] = (
     (bool, "bool"),
@@ -117,6 +117,11 @@ def _binary(octets: bytes) -> str:
     return f"<<{','.join(map(str, octets))}>>"
 
 
+def term_of_text(text: str) -> str:
+    """A list of characters as an Erlang term: the text in double quotes."""
+    return f'"{"".join(_ESCAPES.get(ord(character), character) for character in text)}"'
+
+
 def _decimal(value: Decimal) -> str:
     sign, digits, exponent = value.as_tuple()
     number = int("".join(map(str, digits)) or "0") * (-1 if sign else 1)
@@ -127,7 +132,7 @@ def _float(value: float) -> str:
     """The shortest digits that give this float again, in whichever notation is shorter; always with a point."""
     if value != value or value in (float("inf"), float("-inf")):
         return "undefined"  # RabbitMQ has no such values
-    mantissa, _, exponent = f"{value!r}".partition("e")
+    mantissa, _, exponent = float.__repr__(value).partition("e")
     sign = "-" if mantissa.startswith("-") else ""
     whole, _, fraction = mantissa.lstrip("-").partition(".")
     digits = (whole + fraction).lstrip("0")

@@ -208,6 +208,8 @@ def inequivalent(kind: str, name: str, vhost: str, argument: str, received: obje
     """
     if current is ABSENT:
         difference = f"received the value '{shown(received)}' of type '{kind_of(received)}' but current is none"
+    elif received is None:
+        difference = f"received none but current is '{shown(current)}'"  # void counts as none here, but not above
     elif received is ABSENT:
         difference = f"received none but current is the value '{shown(current)}' of type '{kind_of(current)}'"
     else:

@@ -216,6 +216,24 @@ class Cancel(ClientTestCase):
         self.client.send(1, queue.Delete(queue="q"), basic.Qos())
         self.assertEqual(self.client.methods(), [queue.DeleteOk(0), basic.Cancel("c", True), basic.QosOk()])
 
+    def test_several_are_told_in_the_order_of_their_tags(self) -> None:
+        for tag in ("c11", "b", "c1"):
+            self.client.consume("q", tag)
+        self.client.send(1, queue.Delete(queue="q"))
+        _, *cancels = self.client.methods()
+        self.assertEqual(cancels, [basic.Cancel(tag, True) for tag in ("b", "c1", "c11")])
+
+    def test_the_next_active_consumer_gets_first_what_comes_back(self) -> None:
+        """Its predecessor's channel ends: what that one had not settled is in its place again before it is served."""
+        self.client.declare("single", arguments={"x-single-active-consumer": True})
+        self.client.publish("", "single", b"1", b"2")
+        for client in (first := self.other(), second := self.other()):
+            client.call(basic.Qos(0, 1, False))
+            client.consume("single")
+        self.assertEqual(tags_and_bodies(first), [("c", b"1")])
+        first.call(channel.Close())
+        self.assertEqual(tags_and_bodies(second), [("c", b"1")])
+
     def test_a_tag_that_is_used_again_at_once(self) -> None:
         """The cancel of the first consumer never follows the consume-ok of the second."""
         client = self.other(channels=2)

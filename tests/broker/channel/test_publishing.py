@@ -99,6 +99,7 @@ class Checks(ClientTestCase):
         ("1.5", '{leftover_string,".5"}'),
         ("5 ", '{leftover_string," "}'),
         ("5abc", '{leftover_string,"abc"}'),
+        ('5\n"', '{leftover_string,"\\n\\""}'),
         ("-1", "{value_negative,-1}"),
         ("1099511627776", "{value_too_large,1099511627776}"),
         ("\u0665", "no_integer"),  # a digit, but none of ASCII's

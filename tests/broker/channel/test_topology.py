@@ -212,8 +212,8 @@ class Permissions(ClientTestCase):
         self.broker.users.set_permissions("bob", "/", configure, write, read)
         return self.other(user="bob")
 
-    def refused(self, method: Method, kind: str, name: str, **patterns: str) -> None:
-        """Bob is refused with everything else allowed, and not with everything allowed."""
+    def refused(self, method: Method, kind: str, name: str, then: str = "", **patterns: str) -> None:
+        """Bob is refused with everything else allowed, and not (or with the text `then`) with everything allowed."""
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         client = self.may(**{**everything, **patterns})
         client.send(1, method)
@@ -222,6 +222,10 @@ class Permissions(ClientTestCase):
         client.lose()
         client = self.may(**everything)
         client.send(1, method)
+        if then:
+            self.assert_channel_closed(403, then, type(method), client)
+            client.lose()
+            return
         for event in client.events():
             self.assertNotEqual(getattr(getattr(event, "method", None), "reply_code", 0), 403, method)
         client.lose()
@@ -248,21 +252,34 @@ class Permissions(ClientTestCase):
             self.refused(kind(queue="q", exchange="x"), "queue", "q", write="^x$")
             self.refused(kind(queue="q", exchange="x"), "exchange", "x", read="^q$")
             self.refused(kind(queue="missing", exchange="x"), "queue", "missing", write="^x$")
+            # Only then it counts that there can be no bindings from the default exchange.
+            self.refused(
+                kind(queue="missing", exchange="", routing_key="k"), "queue", "missing", write="^x$", then=DEFAULT
+            )
         for between in (exchange.Bind, exchange.Unbind):
             self.refused(between(destination="x", source="amq.fanout"), "exchange", "x", write="amq")
+            self.refused(between(destination="x", source=""), "exchange", "x", write="amq", then=DEFAULT)
             self.refused(between(destination="x", source="amq.fanout"), "exchange", "amq.fanout", read="^x$")
 
     def test_dead_letter_exchange(self) -> None:
         method = queue.Declare(queue="dead", arguments={"x-dead-letter-exchange": "x"})
         self.refused(method, "queue", "dead", read="^x$")
-        self.refused(method, "exchange", "x", write="^dead$")
+        method = queue.Declare(queue="dead1", arguments={"x-dead-letter-exchange": "x"})
+        self.refused(method, "exchange", "x", write="^dead1$")
         method = queue.Declare(queue="dead2", arguments={"x-dead-letter-exchange": ""})
         self.refused(method, "exchange", "amq.default", write="^dead")
+        # What there is is only compared.
+        client = self.may(".*", "", "")
+        self.assertIsInstance(client.call(method), queue.DeclareOk)
 
     def test_alternate_exchange(self) -> None:
         method = exchange.Declare(exchange="new", type="fanout", arguments={"alternate-exchange": "x"})
         self.refused(method, "exchange", "new", read="^x$")
-        self.refused(method, "exchange", "x", write="^new$")
+        method = exchange.Declare(exchange="new2", type="fanout", arguments={"alternate-exchange": "x"})
+        self.refused(method, "exchange", "x", write="^new2$")
+        # What there is is only compared.
+        client = self.may(".*", "", "")
+        self.assertIsInstance(client.call(method), exchange.DeclareOk)
 
     def test_passive_needs_nothing(self) -> None:
         client = self.may("", "", "")

@@ -81,6 +81,9 @@ REFUSED: tuple[tuple[Arguments, Arguments, str], ...] = (
             "x-stream-max-segment-size-bytes",
         )
     ),
+    ({"x-max-age": 1, "x-delivery-limit": 1}, {}, "x-max-age| of queue type rabbit_classic_queue"),
+    ({"x-delivery-limit": 1, "x-max-age": 1}, {}, "x-delivery-limit| of queue type rabbit_classic_queue"),
+    ({"x-queue-version": -1}, {}, "x-queue-version|: {value_negative,-1}"),
     ({"x-delivery-limit": 1, "x-message-ttl": -1}, {}, "x-message-ttl|: {value_negative,-1}"),
     *(
         ({**_QUORUM, name: "a"}, {}, f"{name}| of queue type rabbit_quorum_queue")
@@ -144,7 +147,7 @@ AGAIN: tuple[tuple[Arguments, Arguments, str], ...] = (
     ({"x-max-length": 1}, {"x-max-length": True}, "x-max-length|received 'true' but current is '1'"),
     *(
         ({"x-max-length": 100}, {"x-max-length": kind(100)}, "")
-        for kind in (Int8, UInt8, Int16, UInt16, Int32, UInt32, Int64)
+        for kind in (Int8, UInt8, Int16, UInt16, Int32, UInt32, Int64, Timestamp)
     ),
     (
         {"x-message-ttl": 1, "x-expires": 90000, "x-max-length": 5},

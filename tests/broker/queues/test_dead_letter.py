@@ -120,7 +120,7 @@ class DeathTests(QueueTestCase):
 
     def test_a_publishers_nonsense(self) -> None:
         """R36: x-death of another shape is replaced (and then nothing is first), or kept behind; as measured."""
-        for nonsense in (5, "x", {"queue": "origin"}):
+        for nonsense in (5, "x", {"queue": "origin"}, None):
             with self.subTest(nonsense=nonsense):
                 headers = headers_of(self.die(message(headers={"x-death": nonsense})))
                 self.assertEqual([death["queue"] for death in headers["x-death"]], ["origin"])

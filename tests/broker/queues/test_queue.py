@@ -101,6 +101,14 @@ class DeliveryCountTests(QueueTestCase):
     def count(self, entry: Entry) -> object:
         return (entry.message.decoded_properties.headers or {}).get("x-delivery-count")
 
+    def test_the_headers_are_sorted(self) -> None:
+        self.quorum.put(message(b"1", headers={"zz": 1, "Aa": 2}))
+        consumer = FakeConsumer()
+        self.quorum.add_consumer(consumer)
+        self.quorum.requeue(consumer.take())
+        (entry,) = consumer.take()
+        self.assertEqual(list(entry.message.decoded_properties.headers or {}), ["Aa", "x-delivery-count", "zz"])
+
     def test_consumer(self) -> None:
         """Absent the first time, then the number of returns; other headers stay, and classic places are not touched."""
         classic = self.queue("classic")

@@ -220,9 +220,11 @@ class ServerChannel:
         self._is_over = True
         self.patience.stop()
         self.credit.close()
-        self.consuming.close()
+        left = self.consuming.close()
         self.transactions.close()
         self.settling.close()
+        for queue in left:
+            queue.go_on()
         self._end_waiting()
 
     def _close(self, method: channel.Close) -> None:

@@ -59,7 +59,7 @@ class Consuming:
         self.reply_name = ""
         self._reply_tag = ""
         #: Tags of consumers whose queue went, of which the client has not heard.
-        self._cancelled: list[str] = []
+        self._cancelled: dict[Queue, list[str]] = {}
         self.handlers: dict[type[Any], Any] = {
             basic.Qos: self._qos,
             basic.Consume: self._consume,
@@ -185,11 +185,11 @@ class Consuming:
         if not method.nowait:
             self._channel.send(basic.CancelOk(tag))
 
-    def _remove(self, consumer: QueueConsumer) -> None:
+    def _remove(self, consumer: QueueConsumer, *, goes_on: bool = True) -> None:
         consumer.is_available = False
         self._channel.credit.remove(consumer)
         self._channel.vhost.consumer_went(consumer.cost)
-        consumer.queue.remove_consumer(consumer)
+        consumer.queue.remove_consumer(consumer, goes_on=goes_on)
 
     def cancelled_by_queue(self, consumer: QueueConsumer) -> None:
         """The queue is gone: tell a client that can hear it."""
@@ -201,15 +201,16 @@ class Consuming:
         channel.vhost.consumer_went(consumer.cost)
         if channel.connection.capabilities.get("consumer_cancel_notify") is True:
             # At the end of the turn: behind the answer to a queue.delete on this very channel.
-            self._cancelled.append(consumer.tag)
+            self._cancelled.setdefault(consumer.queue, []).append(consumer.tag)
             channel.connection.flush_soon(channel)
 
     def tell_cancelled(self) -> None:
         """Write what :meth:`cancelled_by_queue` has left to be written."""
         if self._cancelled:
-            tags, self._cancelled = self._cancelled, []
-            for tag in tags:
-                self._channel.send(basic.Cancel(tag, True))
+            cancelled, self._cancelled = self._cancelled, {}
+            for tags in cancelled.values():
+                for tag in sorted(tags):  # RabbitMQ's order
+                    self._channel.send(basic.Cancel(tag, True))
 
     def _cancel_ok(self, method: basic.CancelOk) -> None:
         """The client has heard; it was not asked to answer."""
@@ -244,9 +245,14 @@ class Consuming:
             raise unsendable(f"a message of queue '{name}'", str(error)) from None
         channel.connection.write_all(parts)
 
-    def close(self) -> None:
-        """The channel is over: no consumer is left."""
+    def close(self) -> list[Queue]:
+        """The channel is over: no consumer is left.
+
+        The queues they had are returned: whoever succeeds them as the single active consumer is served once that
+        has come back which they had not settled (:meth:`Queue.go_on`).
+        """
         self._end_replies()
         consumers, self.consumers = self.consumers, {}
         for consumer in consumers.values():
-            self._remove(consumer)
+            self._remove(consumer, goes_on=False)
+        return [consumer.queue for consumer in consumers.values()]

@@ -69,7 +69,8 @@ class Topology:
             permissions = self._connection.permissions
             permissions.check_configure("exchange", name)
             alternate = method.arguments.get(ALTERNATE_EXCHANGE)
-            if isinstance(alternate, str):
+            # Of an exchange that there is these are not asked for: its arguments are only compared.
+            if isinstance(alternate, str) and name not in self._vhost.exchanges:
                 permissions.check_read("exchange", name)
                 permissions.check_write("exchange", alternate)
         self._vhost.declare_exchange(
@@ -106,9 +107,9 @@ class Topology:
 
     def _check_bind_exchange(self, method: exchange.Bind | exchange.Unbind) -> None:
         source, destination = without_line_breaks(method.source), without_line_breaks(method.destination)
+        self._connection.permissions.check_write("exchange", destination)
         if not source or not destination:
             raise faults.default_exchange()
-        self._connection.permissions.check_write("exchange", destination)
         self._connection.permissions.check_read("exchange", source)
 
     # -- queues -------------------------------------------------------------------------------------------
@@ -141,14 +142,15 @@ class Topology:
         self._reply(method, reply, kept=declared.durable and not method.passive)
 
     def _check_declare_queue(self, name: str, arguments: dict[str, Any]) -> None:
-        if name.startswith(_RESERVED) and name not in self._vhost.queues:
+        if name.startswith(_RESERVED):  # though there may be one, which the broker has named
             raise faults.reserved_name("queue", name)
         permissions = self._connection.permissions
         # The name to be made is not known yet: one like it is judged.
         name = name or server_name("amq.gen")
         permissions.check_configure("queue", name)
         dead_letters = arguments.get(_DEAD_LETTER_EXCHANGE)
-        if isinstance(dead_letters, str):
+        # Of a queue that there is these are not asked for: its arguments are only compared.
+        if isinstance(dead_letters, str) and name not in self._vhost.queues:
             permissions.check_read("queue", name)
             permissions.check_write("exchange", dead_letters)
 
@@ -169,9 +171,9 @@ class Topology:
         if not method.queue and not routing_key:
             routing_key = name
         source = without_line_breaks(method.exchange)
+        self._connection.permissions.check_write("queue", name)
         if not source:
             raise faults.default_exchange()
-        self._connection.permissions.check_write("queue", name)
         self._connection.permissions.check_read("exchange", source)
         return name, routing_key
 

@@ -193,7 +193,7 @@ def _mode(value: Any) -> str:
 
 
 def _version(value: Any) -> int:
-    number = _integer(value)
+    number = _non_negative(value)
     if number not in (1, 2):
         raise _Invalid(f"\"unsupported queue version '{number}'\"")
     return number
@@ -290,8 +290,8 @@ class QueueArguments:
             raise faults.invalid_argument(
                 "queue", name, vhost, "x-dead-letter-routing-key", "routing_key_but_no_dlx_defined"
             )
-        for argument in _REFUSED[queue_type]:
-            if argument in arguments:
+        for argument in arguments:  # the client's order decides which one is named
+            if argument in _REFUSED[queue_type]:
                 raise faults.invalid_for_queue_type(name, vhost, argument, queue_type)
         if queue_type == QUORUM:
             _check_properties(name, vhost, durable=durable, exclusive=exclusive, auto_delete=auto_delete)
@@ -400,7 +400,7 @@ def _differs(queue: Queue, what: str, received: object, current: object) -> Faul
 
 
 def _is_same(one: object, other: object) -> bool:
-    """RabbitMQ compares all kinds of integers by their number, and everything else as it is."""
+    """RabbitMQ compares all kinds of integers, moments too, by their number, and everything else as it is."""
     if one is ABSENT or other is ABSENT:
         return one is other
     if _is_integer(one) and _is_integer(other):
@@ -409,4 +409,4 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool | Timestamp)
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -165,7 +165,7 @@ def _add_death(headers: dict[str, Any], death: dict[str, Any]) -> None:
     """The newest death comes first; one of the same queue and reason is counted instead, and keeps its time."""
     known = headers.get(_DEATHS)
     if not isinstance(known, list):
-        if known is None:
+        if _DEATHS not in headers:
             # The first one of all has headers of its own, too.
             headers["x-first-death-reason"] = death["reason"]
             headers["x-first-death-queue"] = death["queue"]

@@ -21,7 +21,7 @@ DELIVERY_COUNT: Final = "x-delivery-count"
 def with_delivery_count(message: Message, count: int) -> Message:
     """`message` with the header, or as it is when its headers cannot take one more."""
     properties = message.decoded_properties
-    headers = {**(properties.headers or {}), DELIVERY_COUNT: Int64(count)}
+    headers = dict(sorted({**(properties.headers or {}), DELIVERY_COUNT: Int64(count)}.items()))  # as RabbitMQ's are
     try:
         encoded = properties.replace(headers=headers).encode()
     except EncodeError:

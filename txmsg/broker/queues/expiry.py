@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from txmsg.broker.erlang_terms import term_of_text
 from txmsg.broker.faults import invalid_expiration
 from txmsg.broker.queues.arguments import MAX_TTL
 
@@ -38,7 +39,7 @@ def check_expiration(expiration: str) -> None:
         raise invalid_expiration(expiration, "no_integer")
     rest = expiration[number.end() :]
     if rest:
-        raise invalid_expiration(expiration, f'{{leftover_string,"{rest}"}}')
+        raise invalid_expiration(expiration, f"{{leftover_string,{term_of_text(rest)}}}")
     # At most 255 digits, which int() takes without limit of its own.
     value = int(number[0])
     if value < 0:

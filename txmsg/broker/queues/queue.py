@@ -304,19 +304,26 @@ class Queue:
         dispatcher.add(consumer)
         self._dispatch()
 
-    def remove_consumer(self, consumer: Consumer) -> None:
+    def remove_consumer(self, consumer: Consumer, *, goes_on: bool = True) -> None:
         """`consumer` gets nothing any more; what it has taken stays with it.
 
-        The last one to go takes an auto-delete queue with it.  Nothing happens for one that is not known.
+        The last one to go takes an auto-delete queue with it.  Nothing happens for one that is not known.  Unless
+        `goes_on`, a single active consumer that comes after it has to wait for :meth:`go_on`.
         """
         if not self._dispatcher.remove(consumer) or self.is_deleted:
             return
         if len(self._dispatcher):
-            self._dispatch()
+            if goes_on:
+                self._dispatch()
         elif self.auto_delete:
             self.vhost.delete_queue(self.name, owner=self.owner)
         elif self._lease is not None:
             self._lease.renew()
+
+    def go_on(self) -> None:
+        """Hand out messages again, after consumers were removed without."""
+        if not self.is_deleted:
+            self._dispatch()
 
     def consumer_available(self, consumer: Consumer) -> None:
         """`consumer` can take messages again."""
