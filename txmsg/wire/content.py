@@ -25,7 +25,7 @@ from txmsg.wire.methods import basic
 from txmsg.wire.properties import BasicProperties, UndecodableProperties
 from txmsg.wire.tables import TableLimits
 
-__all__ = ["Content", "Oversized", "Properties", "decode_properties", "event_head"]
+__all__ = ["Content", "Misplaced", "Oversized", "Properties", "decode_properties", "event_head"]
 
 #: What a content event carries.
 Properties: TypeAlias = BasicProperties | UndecodableProperties
@@ -86,6 +86,14 @@ class Oversized(RemoteProtocolError):
     size = 0
 
 
+class Misplaced(RemoteProtocolError):
+    """A frame where one of another kind is due: `expected`, a "method", a "content header" or a "content body"."""
+
+    def __init__(self, message: str, expected: str) -> None:
+        super().__init__(message, UNEXPECTED_FRAME)
+        self.expected = expected
+
+
 class Content:
     """A content between its method and its last body frame.
 
@@ -111,7 +119,7 @@ class Content:
     ) -> None:
         """Judge and keep the content header whose frame holds `payload`."""
         if self.size >= 0:
-            raise RemoteProtocolError("a second content header inside a content", UNEXPECTED_FRAME)
+            raise Misplaced("a second content header inside a content", "content body")
         if len(payload) < _HEADER.size:
             raise RemoteProtocolError(f"content header of {len(payload)} octets", FRAME_ERROR)
         class_id, weight, size = _HEADER.unpack_from(payload)
@@ -131,7 +139,7 @@ class Content:
     def announce(self, size: int) -> None:
         """Judge a body frame that declares `size` octets, before they come."""
         if self.size < 0:
-            raise RemoteProtocolError("a body frame where the content header is due", UNEXPECTED_FRAME)
+            raise Misplaced("a body frame where the content header is due", "content header")
         if size > self.left:
             raise RemoteProtocolError(
                 f"body frames of {self.size - self.left + size} octets in a content of {self.size}", FRAME_ERROR

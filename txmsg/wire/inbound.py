@@ -39,7 +39,7 @@ from txmsg.wire.constants import (
     UNEXPECTED_FRAME,
     Role,
 )
-from txmsg.wire.content import Content, Oversized, event_head
+from txmsg.wire.content import Content, Misplaced, Oversized, event_head
 from txmsg.wire.events import (
     ACK,
     NACK,
@@ -291,8 +291,10 @@ class Inbound(Session):
                 state is ChannelState.CLOSED and method_class is not channel.Open
             ):
                 raise RemoteProtocolError(f"method frame on channel {number}, which is not open", CHANNEL_ERROR)
-            if number in self._contents:
-                raise RemoteProtocolError(f"method frame inside a content on channel {number}", UNEXPECTED_FRAME)
+            content = self._contents.get(number)
+            if content is not None:
+                due = "content header" if content.size < 0 else "content body"
+                raise Misplaced(f"method frame inside a content on channel {number}", due)
             after_it = None if method_class is None else CHANNEL_TRANSITIONS[state].get((self._peer, method_class))
             if after_it is None and state is ChannelState.OPENING and self.role is Role.SERVER:
                 # Our open-ok is written before this method is looked at; RabbitMQ takes it, too.
@@ -336,7 +338,7 @@ class Inbound(Session):
             return None
         content = self._contents.get(number)
         if content is None:
-            raise RemoteProtocolError(f"{what} frame without a method on channel {number}", UNEXPECTED_FRAME)
+            raise Misplaced(f"{what} frame without a method on channel {number}", "method")
         return content
 
     def _take_header(self, number: int, payload: bytes, events: list[Event]) -> None:

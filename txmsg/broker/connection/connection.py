@@ -31,13 +31,13 @@ from txmsg.broker.channel import ServerChannel
 from txmsg.broker.connection.blocking import Blocking
 from txmsg.broker.connection.flow import ConnectionFlow
 from txmsg.broker.connection.handshake import PROTOCOL_HEADER_0_9, ServerHandshake, Stage
-from txmsg.broker.connection.violations import answer_to
+from txmsg.broker.connection.violations import answer_to, has_malformed_text
 from txmsg.broker.faults import Fault
 from txmsg.broker.tls import peer_name
 from txmsg.broker.users.credentials import User
 from txmsg.broker.users.permissions import Permissions
 from txmsg.errors import EncodeError, LocalProtocolError, clip
-from txmsg.wire.constants import PROTOCOL_HEADER
+from txmsg.wire.constants import FRAME_ERROR, PROTOCOL_HEADER
 from txmsg.wire.events import ContentRefused, MethodReceived, ProtocolFailure, ProtocolHeaderReceived
 from txmsg.wire.layout import Method
 from txmsg.wire.methods import basic, channel, connection
@@ -257,7 +257,9 @@ class BrokerConnection(ConnectionFlow):
     def event_received(self, event: Any) -> None:
         """What is no content and no acknowledgement."""
         if isinstance(event, MethodReceived):
-            if event.channel:
+            if has_malformed_text(event.method):
+                self._malformed_text(event)
+            elif event.channel:
                 self._channel_method(event.channel, event.method)
             else:
                 self._connection_method(event.method)
@@ -314,7 +316,14 @@ class BrokerConnection(ConnectionFlow):
     def _protocol_failure(self, failure: ProtocolFailure) -> None:
         self._log.warn("{connection}: {problem}", connection=self.name, problem=clip(str(failure.error)))
         if self.handshake.is_trusted:
-            self.close_with(*answer_to(failure, self.wire.channel_max))
+            self.close_with(*answer_to(failure, self.wire.channel_max, self.state))
+        else:
+            self.end_quietly()
+
+    def _malformed_text(self, event: MethodReceived) -> None:
+        if self.handshake.is_trusted:
+            refusal = faults.fault(FRAME_ERROR, "Malformed UTF-8 in shortstr", closes_connection=True)
+            self.close_with(refusal, None if event.channel else type(event.method))
         else:
             self.end_quietly()
 

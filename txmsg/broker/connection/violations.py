@@ -11,16 +11,47 @@ from typing import Final
 from txmsg.broker.faults import Fault, fault
 from txmsg.errors import clip
 from txmsg.wire.constants import CHANNEL_ERROR, COMMAND_INVALID, NOT_ALLOWED, UNEXPECTED_FRAME
+from txmsg.wire.content import Misplaced
 from txmsg.wire.events import ProtocolFailure
-from txmsg.wire.methods import METHODS, Method, channel
+from txmsg.wire.methods import METHODS, Method, basic, channel, connection
 
-__all__ = ["answer_to"]
+__all__ = ["answer_to", "has_malformed_text"]
 
 _OPEN: Final = (channel.Open.CLASS_ID, channel.Open.METHOD_ID)
 
 
-def answer_to(failure: ProtocolFailure, channel_max: int) -> tuple[Fault, type[Method] | None]:
-    """What to send in connection.close, and the method to blame; `channel_max` as negotiated."""
+#: What is said where a part of a content is due.
+_DUE: Final = {
+    "content header": "expected content header for class 60, got non content header frame instead",
+    "content body": "expected content body, got non content body frame instead",
+}
+
+
+def has_malformed_text(method: Method) -> bool:
+    """Whether a short string of it is no UTF-8, which is 501 in all methods but basic.publish, whose keys are octets.
+
+    The texts of closes are let pass: whoever closes has to be answered.
+    """
+    if isinstance(method, connection.Close | channel.Close):
+        return False
+    for argument in method.ARGUMENTS:
+        if argument.kind == "shortstr":
+            text = getattr(method, argument.name)
+            if not text.isascii() and not _is_utf8(text):
+                return True
+    return False
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def answer_to(failure: ProtocolFailure, channel_max: int, state: str) -> tuple[Fault, type[Method] | None]:
+    """What to send in connection.close, and the method to blame; `channel_max` as negotiated, `state` in a word."""
     code = failure.error.reply_code
     ids = (failure.class_id, failure.method_id)
     cause = METHODS.get(ids)
@@ -32,12 +63,15 @@ def answer_to(failure: ProtocolFailure, channel_max: int) -> tuple[Fault, type[M
         )
     elif code == CHANNEL_ERROR and failure.class_id:
         explanation = "expected 'channel.open'"
-    elif code == CHANNEL_ERROR:
+    elif isinstance(failure.error, Misplaced) and failure.error.expected in _DUE:
+        cause, explanation = basic.Publish, _DUE[failure.error.expected]
+    elif code == CHANNEL_ERROR or isinstance(failure.error, Misplaced):
+        cause = None
         code, explanation = UNEXPECTED_FRAME, "expected method frame, got non method frame instead"
-    elif code == COMMAND_INVALID and ids == _OPEN:
+    elif code == COMMAND_INVALID and ids == _OPEN and failure.channel:
         code, explanation = CHANNEL_ERROR, "second 'channel.open' seen"
     elif code == COMMAND_INVALID and failure.channel:
         explanation = "unimplemented method"
     elif code == COMMAND_INVALID:
-        code, explanation = CHANNEL_ERROR, "unexpected method in connection state running"
+        code, explanation = CHANNEL_ERROR, f"unexpected method in connection state {state}"
     return fault(code, explanation, closes_connection=True), cause
