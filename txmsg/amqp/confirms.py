@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -31,7 +32,7 @@ from txmsg.errors import (
     RemoteProtocolError,
 )
 
-__all__ = ["ConfirmLedger", "MandatoryPublish"]
+__all__ = ["ConfirmLedger", "MandatoryPublish", "PublishWaiter"]
 
 #: How often the time limit is looked at, in seconds: a limit is kept to within this.
 TICK = 1.0
@@ -39,6 +40,18 @@ TICK = 1.0
 
 def _swallow(failure: Failure) -> None:
     """Nobody waits for this answer any more."""
+
+
+class PublishWaiter(Protocol):
+    """Who is given the answer to one publish, once: a Deferred, or something like one."""
+
+    called: Any
+
+    def callback(self, result: Any) -> None:
+        """The broker has taken responsibility; the argument is the delivery tag (int)."""
+
+    def errback(self, fail: Any = None) -> None:
+        """It has not, or nobody knows; the argument is a Failure."""
 
 
 class MandatoryPublish:
@@ -80,8 +93,8 @@ class ConfirmLedger:
     )
 
     def __init__(self, clock: IReactorTime, timeout: float | None) -> None:
-        #: Unanswered publishes: delivery tag -> Deferred, ascending.
-        self.pending: dict[int, Deferred[int | None]] = {}
+        #: Unanswered publishes: delivery tag -> who waits, ascending.
+        self.pending: dict[int, PublishWaiter] = {}
         #: The number of messages written since confirm.select.
         self.last_tag = 0
         #: Called once, when nothing is pending any more.
@@ -112,15 +125,18 @@ class ConfirmLedger:
         self._id_counter += 1
         return f"{self._id_prefix}{self._id_counter:012x}"
 
-    def published(self, deferred: Deferred[int | None]) -> None:
+    def published(self, deferred: PublishWaiter) -> None:
         """The next message is being written; `deferred` waits for its answer."""
         self.last_tag = tag = self.last_tag + 1
         self.pending[tag] = deferred
 
-    def published_mandatory(self, deferred: Deferred[int | None], message: MandatoryPublish) -> None:
+    def published_mandatory(self, deferred: PublishWaiter, message: MandatoryPublish) -> None:
         """As `published`, for a message that may be returned."""
         self.published(deferred)
-        tag = self.last_tag
+        self.may_return(self.last_tag, message)
+
+    def may_return(self, tag: int, message: MandatoryPublish) -> None:
+        """The publish with this number was mandatory."""
         self._awaiting_return[tag] = message
         self._by_key.setdefault(message.key, []).append(tag)
 
@@ -191,7 +207,7 @@ class ConfirmLedger:
             f"the broker answered publish {tag}, but {self.last_tag} were made on this channel", 503
         )
 
-    def _finish_mandatory(self, tag: int, deferred: Deferred[int | None]) -> None:
+    def _finish_mandatory(self, tag: int, deferred: PublishWaiter) -> None:
         returned = self._returned.pop(tag, None)
         self._forget_mandatory(tag)
         if returned is None:

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txmsg.amqp.channel_core import ChannelCore, State
-from txmsg.amqp.confirms import ConfirmLedger, MandatoryPublish
+from txmsg.amqp.confirms import ConfirmLedger, MandatoryPublish, PublishWaiter
 from txmsg.amqp.delivery import ReturnedMessage
 from txmsg.amqp.outbox import HELD_OVERHEAD
 from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, NotSent, PublishUnconfirmed, TxmsgError, clip
@@ -25,7 +25,7 @@ from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
 if TYPE_CHECKING:
     from txmsg.amqp.client import AMQPProtocol
 
-__all__ = ["Publishing"]
+__all__ = ["Publishing", "to_bytes"]
 
 _OPEN = State.OPEN
 
@@ -41,6 +41,8 @@ class Publishing(ChannelCore):
         self._encode_publish = connection.wire.encode_publish
         #: Whether publishes have to queue up behind others, or the broker has stopped the channel's flow.
         self._is_holding = False
+        #: Called when the broker has stopped the channel's flow, or let it go on.
+        self.on_flow: Callable[[], object] | None = None
 
     @property
     def is_confirming(self) -> bool:
@@ -89,7 +91,7 @@ class Publishing(ChannelCore):
         message: MandatoryPublish | None = None
         try:
             if type(body) is not bytes:
-                body = _to_bytes(body)
+                body = to_bytes(body)
             if properties is None:
                 properties = NO_PROPERTIES
             elif not isinstance(properties, BasicProperties):
@@ -129,8 +131,10 @@ class Publishing(ChannelCore):
         )
         return waiting
 
-    def confirm_select(self, *, nowait: bool = False) -> Deferred[confirm.SelectOk | None]:
+    def confirm_select(self, *, nowait: bool = False, watch_limits: bool = True) -> Deferred[confirm.SelectOk | None]:
         """Put the channel in confirm mode; calling it again changes nothing.
+
+        watch_limits: False: the caller watches the time limits itself, `confirm_timeout` does not count.
 
         Publishes made after this call are confirmed, also those made before the reply is here.
         Cannot be combined with transactions (406).  Source: https://www.rabbitmq.com/docs/confirms
@@ -141,8 +145,53 @@ class Publishing(ChannelCore):
         # Publishes made before were captured without a ledger; all later ones are counted in order.
         reply = self._call(confirm.Select(nowait=nowait), must_write=True)
         if self._state is _OPEN:
-            self._confirms = ConfirmLedger(self.connection.clock, self.connection.parameters.confirm_timeout)
+            limit = self.connection.parameters.confirm_timeout if watch_limits else None
+            self._confirms = ConfirmLedger(self.connection.clock, limit)
         return reply
+
+    # -- publishing for a publisher that has an outbox of its own ------------------------------------
+
+    @property
+    def takes_publishes(self) -> bool:
+        """Whether a publish would be written at once: nothing is held here, the socket and the broker take more."""
+        return self._state is _OPEN and not self._is_holding and self.connection.can_publish
+
+    @property
+    def unconfirmed(self) -> ConfirmLedger | None:
+        """The publishes that wait for the broker's answer; None without confirm mode."""
+        return self._confirms
+
+    def publish_encoded(
+        self,
+        waiter: PublishWaiter,
+        exchange: str,
+        routing_key: str,
+        properties: bytes,
+        body: bytes,
+        message: MandatoryPublish | None,
+    ) -> bool:
+        """Write one publish while `takes_publishes`; in confirm mode `waiter` gets the broker's answer.
+
+        properties: encoded.   message: what a return is recognised by; None: not mandatory.
+        Returns False, and nothing was written, where the broker has ended the channel: its reason is about to be read.
+        Raises EncodeError.
+        """
+        connection, confirms = self.connection, self._confirms
+        try:
+            frames = self._encode_publish(
+                self.channel_number, exchange, routing_key, message is not None, properties, body
+            )
+        except TxmsgError as error:
+            if self._is_ended_by_peer(error):
+                return False
+            raise
+        connection.write_all(frames)
+        if confirms is not None:
+            confirms.last_tag = tag = confirms.last_tag + 1
+            confirms.pending[tag] = waiter
+            if message is not None:
+                confirms.may_return(tag, message)
+        return True
 
     # -- returned messages -------------------------------------------------------------------------
 
@@ -214,6 +263,8 @@ class Publishing(ChannelCore):
         """The broker's channel.flow: stop publishing, or go on."""
         self.flow_active = active
         self.drain_held()
+        if self.on_flow is not None:
+            self.on_flow()
 
     def when_published(self) -> Deferred[None]:
         """A Deferred that fires when no publish of this channel is held or waits for its confirm."""
@@ -257,9 +308,11 @@ class Publishing(ChannelCore):
         for waiter in waiters:
             waiter.callback(None)
         self._return_callbacks.clear()
+        self.on_flow = None
 
 
-def _to_bytes(body: object) -> bytes:
+def to_bytes(body: object) -> bytes:
+    """A body as bytes: str as UTF-8; EncodeError for what is neither str nor bytes-like."""
     if isinstance(body, str):
         try:
             return body.encode("utf-8")
