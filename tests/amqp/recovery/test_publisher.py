@@ -173,7 +173,7 @@ class PublisherTests(unittest.TestCase):
 
     def test_settings(self) -> None:
         """A setting that cannot be used is refused by name."""
-        bad: dict[str, Any] = {"on_loss": "drop", "when_full": "block", "timeout": -1, "max_outstanding": 0, "confirm": "yes"}
+        bad: dict[str, Any] = {"on_loss": "drop", "when_full": "block", "timeout": -1, "max_outstanding": 0}
         for name, value in bad.items():
             with self.subTest(name), self.assertRaisesRegex(ConfigurationError, name):
                 Publisher(self.connection, **{name: value})
