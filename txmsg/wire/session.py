@@ -32,6 +32,8 @@ class Limits:
     max_table_items: int -- entries of one field table on all levels; default 4096.
     initial_frame_max: int -- octets of the largest frame before tune, both ways; default 4096, as the
         specification says.  RabbitMQ has a setting of the same name, for long access tokens.
+    frame_excess: int -- octets that a received frame may have above `frame_max`.  Default 0, the specification.
+        Some clients (AMQPStorm) take frame_max for the size of the payload; RabbitMQ lets frames be 8 octets larger.
     """
 
     frame_max: int = 131072
@@ -39,6 +41,7 @@ class Limits:
     max_table_depth: int = 32
     max_table_items: int = 4096
     initial_frame_max: int = FRAME_MIN_SIZE
+    frame_excess: int = 0
 
     @property
     def table_limits(self) -> TableLimits:
@@ -96,7 +99,7 @@ class Session:
         Before tune 8 more than the arithmetic gives: implementations differ on whether the first limit counts
         the frame's own 8 octets, and nothing has been agreed yet that they could have broken.
         """
-        return self.frame_max - FRAME_OVERHEAD if self._is_tuned else self.frame_max
+        return self.frame_max - FRAME_OVERHEAD + self.limits.frame_excess if self._is_tuned else self.frame_max
 
     def _move_connection(self, state: ConnectionState) -> None:
         """The one place where the connection's state changes."""

@@ -162,10 +162,18 @@ class ViolationTests(unittest.TestCase):
             frame(1, 1, b"abc"),
             frame(1, 1, b"\0\x3c\0\x0a")[:-1] + b"\x00",
             struct.pack(">BHI", 3, 1, 0xFFFFFFFF),
-            struct.pack(">BHI", 3, 1, 131072 - 7),
+            struct.pack(">BHI", 3, 1, 131072 + 1),
         ):
             with self.subTest(octets=octets):
                 self.assert_closed(octets, 501)
+
+    def test_frames_of_eight_octets_more(self) -> None:
+        """R19: AMQPStorm's payloads are as large as frame_max, its frames 8 octets larger; RabbitMQ takes them."""
+        peer = Peer(make_broker()).open()
+        peer.open_channel(1)
+        header = frame(2, 1, struct.pack(">HHQH", 60, 0, 131072, 0))
+        peer.send_raw(method_frame(1, 60, 40, b"\0\0\0\x01q\0") + header + frame(3, 1, bytes(131072)))
+        peer.open_channel(2)
 
     def test_body_beyond_its_size(self) -> None:
         """4.4, body: frames must add up to the size exactly (CVE-2026-67235)."""

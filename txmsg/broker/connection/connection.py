@@ -428,7 +428,8 @@ class BrokerConnection(ConnectionFlow):
         if not self._is_closing:
             self._begin_end()
         self.send(connection.CloseOk())
-        self._finish()
+        if self._is_connected:
+            self.finish_writing()
 
     def _closing_data_received(self, data: bytes) -> None:
         """While we wait for close-ok.  After a violation the wire reads no more, so it is looked for in the octets."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
 from txmsg.amqp.protocol import WireProtocol
@@ -21,7 +22,7 @@ from txmsg.broker import faults
 from txmsg.broker.connection.slow_reader import SlowReader, unsent
 from txmsg.broker.faults import Fault
 from txmsg.wire.connection import Limits, Role
-from txmsg.wire.constants import CONNECTION_FORCED, INTERNAL_ERROR, RESOURCE_ERROR
+from txmsg.wire.constants import CONNECTION_FORCED, FRAME_OVERHEAD, INTERNAL_ERROR, RESOURCE_ERROR
 from txmsg.wire.events import PUBLISH, Event
 from txmsg.wire.layout import Method
 
@@ -61,6 +62,7 @@ class ConnectionFlow(WireProtocol):
                 max_message_size=limits.max_message_size,
                 max_table_depth=limits.max_table_depth,
                 max_table_items=limits.max_table_items,
+                frame_excess=FRAME_OVERHEAD,  # as RabbitMQ (FRAME_SIZE_FUDGE)
             ),
             broker.reactor,
         )
@@ -278,6 +280,22 @@ class ConnectionFlow(WireProtocol):
         self.close_with(faults.fault(CONNECTION_FORCED, f"the client is dropped, {why}"))
 
     # -- the end -------------------------------------------------------------------------------------------
+
+    def finish_writing(self) -> None:
+        """Send what has been written and the end of it; what the client still sends is read, and dropped.
+
+        Clients that interleave channels (npm's amqplib) have publishes of others behind their connection.close.  Were
+        the socket closed with these unread, the operating system would answer with a reset, and the client might
+        never see our close-ok.  RabbitMQ waits for the client to close, too.
+        """
+        transport = self.transport
+        if not isinstance(transport, Connection) or transport.TLS:
+            self.finish_transport()  # TLS has its own close, which is waited for
+            return
+        self.flush_output()
+        self._is_connected = False
+        self._unregister()
+        transport.loseWriteConnection()
 
     def release_flow(self) -> None:
         """The connection ends: no timer is left, and nothing counts any more."""
