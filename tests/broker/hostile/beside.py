@@ -102,9 +102,7 @@ class BesideCase(SynchronousTestCase):
             "bytes": self.broker.usage.bytes,
             "consumers": sum(found.consumer_count for found in vhost.queues.values()),
             "unacked": sum(found.unacked_count for found in vhost.queues.values()),
-            "timers": sorted(
-                call.func.__qualname__ for call in self.clock.getDelayedCalls() if call.getTime() > self.clock.seconds()
-            ),
+            "timers": self._timers(),
         }
 
     def _timers(self) -> list[str]:

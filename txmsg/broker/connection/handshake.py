@@ -25,7 +25,7 @@ from txmsg.broker import faults
 from txmsg.broker.users.authentication import LoginRefused, authenticate, offered_mechanisms
 from txmsg.broker.users.credentials import User
 from txmsg.errors import clip
-from txmsg.wire.constants import ACCESS_REFUSED, FRAME_MIN_SIZE, NOT_ALLOWED, PROTOCOL_HEADER
+from txmsg.wire.constants import ACCESS_REFUSED, NOT_ALLOWED, PROTOCOL_HEADER
 from txmsg.wire.layout import Method
 from txmsg.wire.methods import connection
 
@@ -209,8 +209,9 @@ class ServerHandshake:
 
     def _tune_ok(self, tune_ok: connection.TuneOk) -> None:
         here, limits = self._connection, self._connection.limits
-        problem = _beyond("frame_max", tune_ok.frame_max, FRAME_MIN_SIZE, limits.frame_max) or _beyond(
-            "channel_max", tune_ok.channel_max, 0, limits.channels
+        # The wire has refused a frame_max below the specification's minimum.
+        problem = _beyond("frame_max", tune_ok.frame_max, limits.frame_max) or _beyond(
+            "channel_max", tune_ok.channel_max, limits.channels
         )
         if problem:
             here.close_with(faults.fault(NOT_ALLOWED, problem), connection.TuneOk)
@@ -235,10 +236,8 @@ class ServerHandshake:
         here.send(connection.OpenOk())
 
 
-def _beyond(what: str, value: int, lowest: int, highest: int) -> str:
+def _beyond(what: str, value: int, highest: int) -> str:
     """Why a tuned value cannot be accepted, in RabbitMQ's words; 0 from a client means no limit."""
-    if value and value < lowest:
-        return f"negotiated {what} = {value} is lower than the minimum allowed value ({lowest})"
     if highest and not value:
         return f"negotiated {what} = 0 (no limit) is higher than the maximum allowed value ({highest})"
     if highest and value > highest:
