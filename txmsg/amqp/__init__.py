@@ -14,11 +14,18 @@ from txmsg.amqp.delivery import Delivery, ReturnedMessage
 from txmsg.amqp.endpoint import connect
 from txmsg.amqp.handshake import Negotiated
 from txmsg.amqp.parameters import ConnectionParameters
-from txmsg.amqp.recovery.backoff import Backoff
-from txmsg.amqp.recovery.connection import ReconnectingConnection
-from txmsg.amqp.recovery.events import RecoveryEvent
-from txmsg.amqp.recovery.member import Member
-from txmsg.amqp.recovery.state import RecoveryState, StateChange
+from txmsg.amqp.recovery import (
+    Backoff,
+    Member,
+    Publisher,
+    PublisherReport,
+    ReconnectingConnection,
+    RecoveringChannel,
+    RecoveringConsumer,
+    RecoveryEvent,
+    RecoveryState,
+    StateChange,
+)
 from txmsg.amqp.sasl import AMQPlainCredentials, Credentials, ExternalCredentials, PlainCredentials
 from txmsg.amqp.tls import TLSOptions
 from txmsg.wire.properties import BasicProperties, UndecodableProperties
@@ -38,7 +45,11 @@ __all__ = [
     "Member",
     "Negotiated",
     "PlainCredentials",
+    "Publisher",
+    "PublisherReport",
     "ReconnectingConnection",
+    "RecoveringChannel",
+    "RecoveringConsumer",
     "RecoveryEvent",
     "RecoveryState",
     "ReturnedMessage",

@@ -6,9 +6,24 @@ Start with :class:`ReconnectingConnection`; all public names are in :mod:`txmsg.
 from __future__ import annotations
 
 from txmsg.amqp.recovery.backoff import Backoff
+from txmsg.amqp.recovery.channel import RecoveringChannel
 from txmsg.amqp.recovery.connection import ReconnectingConnection
+from txmsg.amqp.recovery.consumer import RecoveringConsumer
 from txmsg.amqp.recovery.events import RecoveryEvent
 from txmsg.amqp.recovery.member import Member
+from txmsg.amqp.recovery.publication import PublisherReport
+from txmsg.amqp.recovery.publisher import Publisher
 from txmsg.amqp.recovery.state import RecoveryState, StateChange
 
-__all__ = ["Backoff", "Member", "ReconnectingConnection", "RecoveryEvent", "RecoveryState", "StateChange"]
+__all__ = [
+    "Backoff",
+    "Member",
+    "Publisher",
+    "PublisherReport",
+    "ReconnectingConnection",
+    "RecoveringChannel",
+    "RecoveringConsumer",
+    "RecoveryEvent",
+    "RecoveryState",
+    "StateChange",
+]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
@@ -21,13 +21,17 @@ from twisted.python.failure import Failure
 from txmsg.amqp.client import AMQPProtocol
 from txmsg.amqp.endpoint import connect
 from txmsg.amqp.recovery.backoff import Backoff
+from txmsg.amqp.recovery.channel import RecoveringChannel
 from txmsg.amqp.recovery.events import RecoveryEvent
 from txmsg.amqp.recovery.failures import Verdict, classify, is_our_defect
 from txmsg.amqp.recovery.hosts import Host, HostList, Target, parameters_of
 from txmsg.amqp.recovery.loop import ConnectionLoop
 from txmsg.amqp.recovery.member import Member
 from txmsg.amqp.recovery.members import Members
+from txmsg.amqp.recovery.publisher import Publisher
+from txmsg.amqp.recovery.replay import TopologyReplay
 from txmsg.amqp.recovery.state import ObservableState, RecoveryState, StateChange, without_traceback
+from txmsg.amqp.recovery.topology import Topology
 from txmsg.amqp.sasl import CredentialsSource
 from txmsg.amqp.validation import integer, seconds, text
 from txmsg.errors import ConfigurationError, ConnectionClosed, ConnectTimeout, clip
@@ -64,6 +68,7 @@ class ReconnectingConnection(ObservableState):
     epoch: int -- how many connections have been ready so far.   attempts: int -- attempts in this outage.
     last_error: BaseException | None -- what ended the last connection or attempt.
     close_reason: BaseException | None -- why it is closed for good, None before.
+    topology: Topology -- what was declared on its channels, and comes back.
     """
 
     def __init__(
@@ -103,6 +108,8 @@ class ReconnectingConnection(ObservableState):
         self._recovery_limit = None if recovery_limit is None else seconds("recovery_limit", recovery_limit)
         self._hosts = HostList(found, reactor, order=order, endpoint=endpoint, random=self.backoff.random)
         self._members = Members(reactor, self._member_problem)
+        self.topology = Topology()
+        self._members.add(TopologyReplay(self))
         self._loop = ConnectionLoop(self, reactor, seconds("recovery_timeout", recovery_timeout))
         self._host: Host | None = None
         self._protocol: AMQPProtocol | None = None
@@ -116,6 +123,7 @@ class ReconnectingConnection(ObservableState):
         self._limit: IDelayedCall | None = None
         self._closing_timer: IDelayedCall | None = None
         self._stopping: Deferred[None] | None = None
+        self._members_stopping: Deferred[None] | None = None
         self._ready_waiters: list[Deferred[ReconnectingConnection]] = []
         self._closed_waiters: list[Deferred[BaseException]] = []
 
@@ -187,6 +195,44 @@ class ReconnectingConnection(ObservableState):
         """Forget `member`; nothing happens if it is not there."""
         self._members.remove(member)
 
+    def channel(self, *, prefetch_count: int | None = None, confirm: bool = False) -> Deferred[RecoveringChannel]:
+        """Open a channel that outlives this connection's single ones; may be called before it is ready.
+
+        prefetch_count: 0 (no limit) to 65535; None: `default_prefetch_count` of the parameters.
+        confirm: whether it is in confirm mode.
+
+        Fails with OperationTimeout when there is no connection within `operation_timeout`.
+        """
+        return RecoveringChannel.open(self, prefetch_count=prefetch_count, confirm=confirm)
+
+    def publisher(
+        self,
+        *,
+        mandatory: bool = True,
+        persistent: bool = True,
+        confirm: bool = True,
+        on_loss: Literal["resend", "fail"] = "resend",
+        max_outstanding: int = 10_000,
+        max_outstanding_bytes: int = 64 * 1024 * 1024,
+        when_full: Literal["fail", "wait"] = "fail",
+        timeout: float = 30.0,
+    ) -> Publisher:
+        """Make a publisher that keeps its word across outages; may be used before there is a connection.
+
+        The options are those of :class:`Publisher`.
+        """
+        return Publisher(
+            self,
+            mandatory=mandatory,
+            persistent=persistent,
+            confirm=confirm,
+            on_loss=on_loss,
+            max_outstanding=max_outstanding,
+            max_outstanding_bytes=max_outstanding_bytes,
+            when_full=when_full,
+            timeout=timeout,
+        ).join()
+
     # -- waiting -----------------------------------------------------------------------------------
 
     def start(self) -> Deferred[ReconnectingConnection]:
@@ -198,7 +244,8 @@ class ReconnectingConnection(ObservableState):
             self._unstable_since = self.clock.seconds()
             self._begin_outage()
             self._enter(RecoveryState.CONNECTING)
-            self._loop.start()
+            if self.close_reason is None:  # a callback may have closed it
+                self._loop.start()
         return self._wait_ready()
 
     def when_ready(self, timeout: float | None = None) -> Deferred[ReconnectingConnection]:
@@ -286,8 +333,9 @@ class ReconnectingConnection(ObservableState):
             self._rounds = self.attempts = 0
             dead = self._host
         if self._host is not None:
-            self._hosts.failed(self._host)
-            if classify(error) is Verdict.SLOW:
+            verdict = classify(error)
+            is_again = self._hosts.failed(self._host, verdict)
+            if verdict is Verdict.SLOW or (verdict is Verdict.UNSURE and is_again):
                 self._hosts.hold(self._host, self.backoff.slow_delay())
         if dead is None and self._hosts.has_more:
             self._delay = 0.0
@@ -325,7 +373,8 @@ class ReconnectingConnection(ObservableState):
 
     def lost(self, reason: BaseException) -> None:
         """For the loop: the ready connection is gone."""
-        self._begin_outage()
+        if self._state not in _OVER:
+            self._begin_outage()
         self._over(reason)
 
     def _over(self, error: BaseException) -> None:
@@ -335,9 +384,9 @@ class ReconnectingConnection(ObservableState):
                 "{host}: the broker found fault with what was sent: {error}", host=self.where, error=clip(str(error))
             )
         self._members.lost(error)
-        if self._state in _OVER:
-            return
-        if classify(error) is Verdict.FATAL or self._rounds == self._max_attempts:
+        if self.close_reason is not None:  # it was closing, and now there is nothing left to close
+            self._stop_loop(self.close_reason)
+        elif classify(error) is Verdict.FATAL or self._rounds == self._max_attempts:
             self._give_up(error)
         else:
             self._enter(RecoveryState.LOST, error)
@@ -403,14 +452,21 @@ class ReconnectingConnection(ObservableState):
         # Half of the time at most is for the members' work, so that enough is left for a proper end.
         self._closing_timer = self.clock.callLater(timeout, self._too_slow, reason)
         stopping = Deferred.fromCoroutine(self._members.stop(self.clock.seconds() + timeout / 2))
-        stopping.addErrback(lambda failure: self._log.failure("stopping the members failed", failure))
-        stopping.addCallback(lambda result: self._stop_loop(reason, in_good_order=True))
+        self._members_stopping = stopping
+        stopping.addBoth(self._members_stopped, reason)
+
+    def _members_stopped(self, outcome: object, reason: BaseException) -> None:
+        self._members_stopping = None
+        self._stop_loop(reason, in_good_order=True)
 
     def _too_slow(self, reason: BaseException) -> None:
         self._closing_timer = None
         self._stop_loop(reason)
 
     def _stop_loop(self, reason: BaseException, in_good_order: bool = False) -> None:
+        members, self._members_stopping = self._members_stopping, None
+        if members is not None:
+            members.cancel()
         if self._stopping is None:
             self._stopping = self._loop.stop()
             self._stopping.addCallback(lambda result: self._closed(reason))

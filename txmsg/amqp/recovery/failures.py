@@ -56,12 +56,20 @@ _SLOW = (
 )
 
 
+#: What a socket that closes at a certain moment is taken for.
+_SILENT = (AuthenticationFailed, IncompatibleProtocol, VirtualHostRefused)
+
+
 class Verdict(Enum):
-    """FATAL: give up.  SLOW: leave this host alone for a while.  FAST: the ordinary back-off."""
+    """FATAL: give up.  SLOW: leave this host alone for a while.  FAST: the ordinary back-off.
+
+    UNSURE: a refusal, or the broker's death at that moment: FAST once, SLOW if the same host does it again.
+    """
 
     FATAL = "fatal"
     SLOW = "slow"
     FAST = "fast"
+    UNSURE = "unsure"
 
 
 def classify(error: BaseException) -> Verdict:
@@ -73,10 +81,11 @@ def classify(error: BaseException) -> Verdict:
     """
     if isinstance(error, ConfigurationError):
         return Verdict.FATAL
-    if isinstance(error, _SLOW):
-        # A broker that shuts down says nothing at all, which looks like another protocol.
-        return Verdict.FAST if type(error) is IncompatibleProtocol and error.cause is not None else Verdict.SLOW
-    return Verdict.FAST
+    if not isinstance(error, _SLOW):
+        return Verdict.FAST
+    # Did the socket close without a word, where a refusal would come?
+    is_silent = isinstance(error, _SILENT) and error.initiator == "transport" and error.cause is not None
+    return Verdict.UNSURE if is_silent else Verdict.SLOW
 
 
 def is_our_defect(error: BaseException) -> bool:

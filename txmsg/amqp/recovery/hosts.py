@@ -33,6 +33,7 @@ from zope.interface import implementer
 
 from txmsg.amqp import uri
 from txmsg.amqp.parameters import ConnectionParameters
+from txmsg.amqp.recovery.failures import Verdict
 from txmsg.amqp.sasl import CredentialsSource, is_loopback, may_cross_a_network, plaintext_refusal
 from txmsg.amqp.secret import Secret
 from txmsg.errors import ConfigurationError, ConnectFailed, ConnectTimeout, clip
@@ -43,7 +44,7 @@ __all__ = ["Host", "HostList", "Target", "check_plaintext", "parameters_of"]
 Target = str | Secret | ConnectionParameters
 
 #: Where a ";" divides URLs: one may be part of a query or, to be lenient, of a password.
-_DIVIDER = re.compile(r";(?=\s*amqps?://)")
+_DIVIDER = re.compile(r";(?=\s*(?:amqps?://|$))")
 
 
 def parameters_of(
@@ -70,9 +71,13 @@ def parameters_of(
             if not isinstance(each, str | Secret):
                 return ConfigurationError(f"a target must be a URL or ConnectionParameters, not {type(each).__name__}")
             for url in _DIVIDER.split(each.reveal() if isinstance(each, Secret) else each):
+                if not url.strip() and found:
+                    continue  # after a ";" at the end
                 arguments = uri.parse(url.strip())
                 if isinstance(arguments, ConfigurationError):
                     return arguments
+                if ";" in str(arguments.get("host")):
+                    return ConfigurationError('of URLs with ";" between them each needs its amqp:// or amqps://')
                 found.append(ConnectionParameters(**(arguments | common)))
     except ConfigurationError as error:
         text = str(error)
@@ -141,8 +146,8 @@ class HostList:
         self._addresses: dict[int, list[str]] = {}
         #: Until when a host is left out, by its key, in seconds of the clock.
         self._held: dict[tuple[int, str | None], float] = {}
-        #: Those that did not take us when they were last tried.
-        self._failed: set[tuple[int, str | None]] = set()
+        #: Those that did not take us when they were last tried, and why.
+        self._failed: dict[tuple[int, str | None], Verdict] = {}
         self._dead: Host | None = None
 
     # -- rounds ------------------------------------------------------------------------------------
@@ -159,7 +164,8 @@ class HostList:
             hosts = hosts[index + 1 :] + hosts[: index + 1]
         self._round = deque(hosts)
         now = self._reactor.seconds()
-        self._failed &= self._known_keys()
+        known = self._known_keys()
+        self._failed = {key: verdict for key, verdict in self._failed.items() if key in known}
         self._held = {key: until for key, until in self._held.items() if until > now}
 
     @property
@@ -184,14 +190,19 @@ class HostList:
         """Leave a host out for a while."""
         self._held[host.key] = self._reactor.seconds() + seconds
 
-    def failed(self, host: Host) -> None:
-        """It has not taken us: it comes after those that have not failed, so that a silent one costs its time once."""
-        self._failed.add(host.key)
+    def failed(self, host: Host, verdict: Verdict) -> bool:
+        """It has not taken us; return whether it said the same last time.
+
+        It comes after those that have not failed, so that a silent one costs its time once.
+        """
+        is_again = self._failed.get(host.key) is verdict
+        self._failed[host.key] = verdict
+        return is_again
 
     def worked(self, host: Host) -> None:
         """It has taken us."""
         self._held.pop(host.key, None)
-        self._failed.discard(host.key)
+        self._failed.pop(host.key, None)
 
     def wait(self) -> float:
         """Return the seconds until the first host may be tried again; 0 if one may now."""
