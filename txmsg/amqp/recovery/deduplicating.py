@@ -104,10 +104,7 @@ class DuplicateFilter:
     def take(self, delivery: Delivery, deliver: Callable[[Delivery], object]) -> None:
         """Hand a delivery over, or drop it."""
         message_id = _message_id(delivery)
-        if message_id is None:
-            deliver(delivery)
-            return
-        if message_id in self._ids or self._window.seen(delivery):
+        if message_id is not None and (message_id in self._ids or self._window.seen(delivery)):
             self.dropped += 1
             if not delivery.no_ack:
                 with suppress(SettlementError):
@@ -119,9 +116,11 @@ class DuplicateFilter:
             return
         if len(self._open) >= self._sweep_at:
             self._sweep()
+        # Also one without an id: it may be settled with `multiple`, for those before it.
         remembered = RememberedDelivery(delivery, self)
         self._open[delivery.delivery_tag] = remembered
-        self._ids.add(message_id)
+        if message_id is not None:
+            self._ids.add(message_id)
         deliver(remembered)
 
     def settled(self, delivery: Delivery, multiple: bool, *, handled: bool) -> None:
