@@ -20,7 +20,7 @@ LAYERS: dict[str, set[str]] = {
     "rpc": {"messaging", "abc", "errors"},
     # The consumer service stands on the client itself, the highest layer there is so far.
     "service": {"amqp", "messaging", "rpc", "abc", "errors"},
-    "compat": {"amqp", "errors"},
+    "compat": {"amqp", "errors", "wire.events"},
     "tap": {"broker", "service", "rpc", "messaging", "amqp", "abc", "errors"},
     # Loaded with every pytest run, so what it needs is imported in its functions.
     "pytest_plugin": {"testing"},
@@ -170,10 +170,17 @@ class LoadingTests(unittest.TestCase):
     def test_everything(self) -> None:
         """Importing every module there is installs no reactor, and needs nothing that is not a dependency."""
         everything = set(modules()) - {"txmsg.pytest_plugin"}  # which nobody but pytest imports
+        everything = {module for module in everything if not is_within(module, "txmsg.compat.pika")}
         loaded = loaded_by("import " + ", ".join(sorted(everything)))
         self.assertNotIn("twisted.internet.reactor", loaded)
         judges = {"pika", "pamqp", "amqp", "kombu", "aio_pika", "pytest", "hypothesis", "trustme"}
         self.assertEqual(judges & loaded, set())
+
+    def test_the_drop_in_for_pika(self) -> None:
+        """It needs pika, but not pika's adapter, and installs no reactor."""
+        loaded = loaded_by("import txmsg.compat.pika")
+        self.assertIn("pika.spec", loaded)
+        self.assertEqual({"twisted.internet.reactor", "pika.adapters.twisted_connection"} & loaded, set())
 
     def test_pytest_plugin(self) -> None:
         """The fixtures, which every pytest run on the machine loads, bring nothing of ours, nor Twisted."""

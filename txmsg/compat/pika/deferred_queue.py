@@ -1,0 +1,66 @@
+"""ClosableDeferredQueue, as pika has it: Twisted's DeferredQueue that can be closed with an exception.
+
+What differs from pika's: those who wait fail in the order in which they began to wait, the first reason stays, and
+`drain` keeps what was put readable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredQueue, fail, succeed
+from twisted.logger import Logger
+
+__all__ = ["ClosableDeferredQueue"]
+
+
+class ClosableDeferredQueue(DeferredQueue[Any]):
+    """A DeferredQueue with an end.
+
+    size: int | None -- how many items are stored at most (`QueueOverflow`); None is no limit.
+    backlog: int | None -- how many `get()` may wait at most (`QueueUnderflow`); None is no limit.
+    closed: Exception | None -- the reason it was closed with; None while it is open.
+    """
+
+    _log = Logger(namespace="txmsg.compat.pika.deferred_queue")
+
+    def __init__(self, size: int | None = None, backlog: int | None = None) -> None:
+        self.closed: BaseException | None = None
+        super().__init__(size, backlog)
+
+    def put(self, obj: Any) -> Deferred[Any] | None:  # type: ignore[override]
+        """Give `obj` to the `get()` that has waited longest, or store it.
+
+        Returns None; once the queue is closed, a Deferred that has failed with the reason, and `obj` is not taken.
+        """
+        if self.closed is not None:
+            return fail(self.closed)
+        return super().put(obj)
+
+    def get(self) -> Deferred[Any]:
+        """A Deferred that fires with the next item, or fails with the reason once the queue is closed.
+
+        Cancelling it loses no item.
+        """
+        if self.closed is not None:
+            return succeed(self.pending.pop(0)) if self.pending else fail(self.closed)
+        return super().get()
+
+    def close(self, reason: BaseException | None, *, drain: bool = False) -> None:
+        """Close the queue: all who wait fail with `reason`, the oldest first.
+
+        drain -- False drops what was put and not fetched; True keeps it readable, `get()` fails after the last of it.
+        A queue that is closed stays as it is: the first reason wins.
+        """
+        if self.closed is not None:
+            self._log.debug("the queue was closed before, with {reason!r}", reason=self.closed)
+            return
+        if reason is None:
+            # pika's stays open then, and fails those who wait with an exception of no use.
+            raise TypeError("a queue is closed with an exception")
+        self.closed = reason
+        if not drain:
+            self.pending = []
+        # One by one from the list, because the errback of one may cancel another.
+        while self.waiting:
+            self.waiting.pop(0).errback(reason)

@@ -1,0 +1,111 @@
+"""Publishing: basic_publish, confirms, returned messages.
+
+What pika gets wrong here is right below (txmsg.amqp.confirms): a return belongs to its own publish, numbers begin with
+Confirm.Select and not with its reply, a multiple ack answers all it covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pika import exceptions, spec
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from txmsg.amqp import Channel, ReturnedMessage
+from txmsg.compat.pika.channel_core import ChannelCore
+from txmsg.compat.pika.messages import PropertiesReader, PropertiesWriter, ReceivedMessage, return_method
+from txmsg.errors import PublishNacked, PublishReturned, TxmsgError
+
+__all__ = ["Publishing"]
+
+
+class Publishing(ChannelCore):
+    """The part of a channel that publishes."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel)
+        self._publish = channel.basic_publish
+        self._writer = PropertiesWriter()
+        self._reader = PropertiesReader()
+
+    def basic_publish(
+        self,
+        exchange: str | bytes,
+        routing_key: str | bytes,
+        body: bytes | str,
+        properties: Any = None,
+        mandatory: bool = False,
+    ) -> Deferred[Any]:
+        """Publish one message; properties are pika's BasicProperties.
+
+        After `confirm_delivery()` it fires with the broker's Basic.Ack, or fails with UnroutableError, NackError, or
+        what ended the channel or connection (then the message may have arrived).  Without, it fires with None, as a
+        rule at once; while the socket or the broker takes no more, later: wait for it, and a slow broker slows you
+        down.
+
+        A mandatory message without a message id gets one on a channel in confirm mode: see docs/moving-from-pika.md.
+        """
+        try:
+            native = None if properties is None else self._writer.write(properties)
+        except (TxmsgError, TypeError, AttributeError, KeyError, ValueError) as error:
+            return fail(TypeError(f"these are no properties that AMQP can carry: {error}"))
+        if isinstance(routing_key, bytes):  # pika takes both
+            routing_key = routing_key.decode("utf-8", "surrogateescape")
+        if isinstance(exchange, bytes):
+            exchange = exchange.decode("utf-8", "surrogateescape")
+        publishing: Any = self._publish(exchange, routing_key, body, native, mandatory=mandatory)
+        if publishing.called and publishing.result is None:
+            return publishing  # type: ignore[no-any-return]
+        return publishing.addCallbacks(self._published, self._not_published, None, None, (exchange, routing_key))  # type: ignore[no-any-return]
+
+    def _published(self, tag: int | None) -> Any:
+        return None if tag is None else spec.Basic.Ack(tag)
+
+    def _not_published(self, failure: Failure, *given: object) -> Failure:
+        error = failure.value
+        if isinstance(error, PublishReturned):
+            return Failure(exceptions.UnroutableError([self._returned(error.returned)]))
+        if isinstance(error, PublishNacked):
+            # A message that came back and was then refused as well.
+            returned = getattr(error, "returned", None)
+            return Failure(exceptions.NackError([] if returned is None else [self._returned(returned)]))
+        return self._failed(failure, *given)
+
+    def _returned(self, returned: ReturnedMessage) -> ReceivedMessage:
+        properties = self._reader.read(returned.properties)
+        return ReceivedMessage(self, return_method(returned), properties, returned.body)
+
+    def add_on_return_callback(self, callback: Callable[[ReceivedMessage], object]) -> None:
+        """Call `callback(message)` for each message that comes back, before its publish fails.
+
+        message: ReceivedMessage -- channel (this one), method (Basic.Return), properties, body.
+        """
+        self._channel.add_return_callback(lambda returned: callback(self._returned(returned)))
+
+    def confirm_delivery(self) -> Deferred[Any]:
+        """Put the channel in confirm mode; fires with the SelectOk frame, or with None the second time.
+
+        Publishes made after this call are confirmed, also those made before the reply is here.
+        """
+        refused = self._refused()
+        if refused is not None:
+            return refused
+        if not self.connection.publisher_confirms:
+            return fail(exceptions.MethodNotImplemented("Confirm.Select not Supported by Server"))
+        if self._channel.is_confirming:
+            return succeed(None)
+        return self._framed(self._channel.confirm_select())
+
+    def tx_select(self) -> Deferred[Any]:
+        """Make the channel transactional; fires with the SelectOk frame."""
+        return self._framed(self._channel.tx_select())
+
+    def tx_commit(self) -> Deferred[Any]:
+        """Let what was published and acked since the last commit take effect; fires with the CommitOk frame."""
+        return self._framed(self._channel.tx_commit())
+
+    def tx_rollback(self) -> Deferred[Any]:
+        """Forget what was published and acked since the last commit; fires with the RollbackOk frame."""
+        return self._framed(self._channel.tx_rollback())
