@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import random
-from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogEvent, eventAsText, globalLogPublisher
-from twisted.python.failure import Failure
-from zope.interface import provider
 
 from tests.amqp.recovery.world import MUTE, REFUSES, SILENT, FakeMember, WorldTestCase
-from txmsg.amqp import Backoff, PlainCredentials, ReconnectingConnection, RecoveryEvent
+from txmsg.amqp import Backoff, PlainCredentials, RecoveryEvent
 from txmsg.errors import (
     AuthenticationFailed,
-    ConfigurationError,
     ConnectFailed,
     ConnectionForced,
     ConnectTimeout,
     HandshakeTimeout,
     PreconditionFailed,
-    TxmsgError,
     VirtualHostRefused,
 )
 
@@ -339,181 +333,3 @@ class RecoverTests(WorldTestCase):
         self.world.run(1)
         self.assertEqual(self.states()[-4:-1], ["lost", "connecting", "recovering"])
         broker.faults.unblock()
-
-
-class GiveUpTests(WorldTestCase):
-    """What ends it for good."""
-
-    def gave_up(self, connection: ReconnectingConnection, seconds: float) -> BaseException:
-        """Start it, and return why it is closed after that time."""
-        member = FakeMember("m", [])
-        connection.add_member(member)
-        started, ready, closed = connection.start(), connection.when_ready(1000), connection.when_closed()
-        self.world.run(seconds)
-        reason = self.successResultOf(closed)
-        self.assertIs(self.failed(started), reason)
-        self.assertIs(self.failed(ready), reason)
-        self.assertIs(connection.close_reason, reason)
-        self.assertEqual((connection.state.value, member.calls[-1]), ("closed", "closed m"))
-        self.assertIs(self.failed(connection.start()), reason)
-        return reason
-
-    def test_max_attempts(self) -> None:
-        """After so many rounds over all hosts."""
-        connection = self.connection(["amqp://x", "amqp://y"], max_attempts=3)
-        self.assertIsInstance(self.gave_up(connection, 2), ConnectFailed)
-        self.assertEqual([time for time, _ in self.world.attempts], [0, 0, 0.5, 0.5, 1.5, 1.5])
-
-    def test_recovery_limit(self) -> None:
-        """After so many seconds, also in the middle of an attempt; a new outage has the whole time again."""
-        self.world.hosts["a"] = SILENT
-        self.assertIsInstance(self.gave_up(self.connection(recovery_limit=4), 4.2), ConnectTimeout)
-        self.world.broker()
-        connection = self.started(recovery_limit=4)
-        self.world.run(10)
-        connection.reconnect()
-        self.world.run(10)
-        self.assertEqual(connection.state.value, "ready")
-
-    def test_configuration(self) -> None:
-        """An error of the configuration is not tried again."""
-
-        def credentials() -> Any:
-            return "guest:guest"
-
-        self.world.broker()
-        self.assertIsInstance(self.gave_up(self.connection(credentials=credentials), 1), ConfigurationError)
-        self.assertEqual(len(self.world.attempts), 1)
-
-    def test_endpoint_callable(self) -> None:
-        """Nor is a callable that raises."""
-
-        def endpoint(parameters: object) -> Any:
-            raise KeyError("s3cret")
-
-        connection = ReconnectingConnection("amqp://a", credentials=_guest, reactor=self.clock, endpoint=endpoint)
-        reason = self.gave_up(connection, 1)
-        self.assertIsInstance(reason, ConfigurationError)
-        self.assertNotIn("s3cret", str(reason))
-
-    def test_bad_arguments(self) -> None:
-        """ConfigurationError at once, without the password."""
-        cases: list[dict[str, Any]] = [
-            {"targets": []},
-            {"targets": "amqp://u:s3cret@h/a/b"},
-            {"targets": ["amqp://u:s3cret@h", 5]},
-            {"targets": "amqp://u:s3cret@a;http://b"},
-            {"targets": "amqp://u:s3cret@far.example", "endpoint": None},
-            {"order": "random"},
-            {"attempt_timeout": 0},
-            {"max_attempts": 0},
-            {"recovery_limit": -1},
-            {"name": 5},
-        ]
-        for options in cases:
-            with self.subTest(options=options):
-                with self.assertRaises(ConfigurationError) as caught:
-                    self.connection(**{"targets": "amqp://a", "credentials": None} | options)
-                self.assertNotIn("s3cret", str(caught.exception))
-
-
-class EventTests(WorldTestCase):
-    """What the application is told."""
-
-    def test_iterator(self) -> None:
-        """events() gives each event, and ends after the last."""
-        self.world.broker()
-        connection = self.connection()
-        seen: list[str] = []
-
-        async def read() -> None:
-            async for event in connection.events():
-                seen.append(event.new.value if not isinstance(event, RecoveryEvent) else event.kind)
-
-        reading = Deferred.fromCoroutine(read())
-        self.noErrors(connection.start())
-        self.world.run(1)
-        connection.report(RecoveryEvent("queue renamed", "q"))
-        connection.close()
-        self.world.run(1)
-        self.successResultOf(reading)
-        self.assertEqual(seen, ["connecting", "recovering", "ready", "queue renamed", "closing", "closed"])
-        late = Deferred.fromCoroutine(read())
-        self.successResultOf(late)
-
-    def test_iterator_that_is_not_read(self) -> None:
-        """The newest hundred events are kept; cancelling the wait for one does no harm."""
-        connection = self.connection()
-        events = connection.events()
-
-        async def one() -> object:
-            return await events.__anext__()
-
-        waiting = Deferred.fromCoroutine(one())
-        waiting.cancel()
-        self.failureResultOf(waiting)
-        for number in range(150):
-            connection.report(RecoveryEvent("queue renamed", str(number)))
-        first = self.successResultOf(Deferred.fromCoroutine(one()))
-        assert isinstance(first, RecoveryEvent)
-        self.assertEqual((first.subject, len(connection.history)), ("50", 100))
-
-    def test_callback_that_raises(self) -> None:
-        """It is logged, and changes nothing."""
-        self.world.broker()
-        connection = self.connection()
-
-        def bad(change: object) -> None:
-            raise ZeroDivisionError
-
-        connection.add_state_callback(bad)
-        self.noErrors(connection.start())
-        self.world.run(1)
-        self.assertEqual(connection.state.value, "ready")
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
-        connection.remove_state_callback(bad)
-
-    def test_no_secret_anywhere(self) -> None:
-        """C3.1: not in events, repr, errors, tracebacks, or in what ClientService logs; hosts are shown."""
-        canary = "c4nary-s3cret"
-        logged: list[str] = []
-
-        @provider(ILogObserver)
-        def observe(event: LogEvent) -> None:
-            logged.append(eventAsText(event) + repr(event))
-
-        observer = cast(ILogObserver, observe)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-        self.world.broker()
-        connection = self.connection(
-            f"amqp://guest:{canary}@a;amqp://guest:{canary}@nobody", credentials=None, max_attempts=2, name="worker"
-        )
-        started = connection.start()
-        self.world.run(200)
-        failure: Failure = self.failureResultOf(started)
-        shown = [repr(connection), repr(connection.history), repr(connection.hosts), str(failure.value), *logged]
-        shown += [failure.getTraceback(detail="verbose"), repr(vars(connection))]
-        self.assertNotIn(canary, "\n".join(shown))
-        self.assertIn("Scheduling retry 1 to connect <AMQP a:5672> in", "\n".join(logged))
-        self.assertIn("'worker' closed nobody:5672", repr(connection))
-
-    def test_errors_keep_nothing_alive(self) -> None:
-        """R31: neither the history nor `last_error` holds frames, and so protocols."""
-        broker = self.world.broker()
-        connection = self.started()
-        broker.faults.refuse(2)
-        connection.reconnect()
-        self.world.run(5)
-        errors = [connection.last_error, *(getattr(event, "reason", None) for event in connection.history)]
-        found = [error for error in errors if isinstance(error, TxmsgError)]
-        self.assertGreaterEqual(len(found), 3)
-        for error in found:
-            each: BaseException | None = error
-            while each is not None:
-                self.assertIsNone(each.__traceback__)
-                each = each.__cause__ or each.__context__
-
-
-def _guest() -> PlainCredentials:
-    return PlainCredentials("guest", "guest")
