@@ -19,6 +19,7 @@ from twisted.internet.protocol import Protocol
 
 from benchmarks.task import URL_VARIABLE
 from txmsg.amqp import BasicProperties, Channel, ConnectionParameters, Delivery, connect
+from txmsg.broker.limits import BrokerLimits
 from txmsg.broker.server import Broker
 from txmsg.testing.ports import free_ports
 
@@ -42,7 +43,8 @@ class UntilEnd(Protocol):
 
 async def serve(reactor: Any, options: argparse.Namespace) -> None:
     """Be the broker."""
-    broker = Broker(reactor=reactor)
+    limits = BrokerLimits(queue_bytes=options.memory, broker_bytes=options.memory) if options.memory else None
+    broker = Broker(reactor=reactor, limits=limits)
     await broker.start()
     listener = await broker.listen("127.0.0.1", free_ports(1)[0])
     until_end = UntilEnd()
@@ -60,6 +62,8 @@ async def opened(options: argparse.Namespace) -> tuple[Any, Channel]:
 async def publish(reactor: Any, options: argparse.Namespace) -> None:
     """Publish `count` messages, at most `in_flight` of them unconfirmed; 0 for no confirms."""
     connection, channel = await opened(options)
+    if options.declare:
+        await channel.queue_declare(options.queue, durable=True)
     if options.in_flight:
         await channel.confirm_select()
     body, queue, in_flight = b"x" * options.size, options.queue, options.in_flight
@@ -95,6 +99,8 @@ async def consume(reactor: Any, options: argparse.Namespace) -> None:
         if left == options.count:
             started = time.perf_counter()
         delivery.ack()
+        if options.single_acks:
+            channel.flush_acks()
         left -= 1
         if not left:
             done.callback(None)
@@ -116,6 +122,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--prefetch", type=int, default=0)
     parser.add_argument("--in-flight", type=int, default=0)
+    parser.add_argument("--single-acks", type=int, default=0, help="1: a frame for each ack, none for several")
+    parser.add_argument("--declare", type=int, default=0, help="1: the publisher declares the queue")
+    parser.add_argument("--memory", type=int, default=0, help="bytes that the broker may hold; 0: the default")
     parser.add_argument("--profile", help="the broker writes its profile here")
     options = parser.parse_args()
     role = {"serve": serve, "publish": publish, "consume": consume}[options.role]
