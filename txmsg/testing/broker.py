@@ -70,6 +70,7 @@ class EmbeddedBroker:
     limits: BrokerLimits -- None: the broker's defaults, without the delay after a wrong password.
     users: Users -- None: guest, with the password guest.
     data_dir -- a folder for durable things; None: everything is in memory.
+    store -- in its place, the store itself: see :class:`txmsg.broker.store.SQLiteStore`.
     strict_4: bool -- refuse what RabbitMQ 4 refuses.
     record_published: bool -- keep what clients publish in :attr:`published`.
 
@@ -89,13 +90,13 @@ class EmbeddedBroker:
         limits: BrokerLimits | None = None,
         users: Users | None = None,
         data_dir: str | None = None,
+        store: Any = None,
         strict_4: bool = False,
         record_published: bool = False,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self.reactor: Any = reactor
-        store = None
         if data_dir is not None:
             from txmsg.broker.store import SQLiteStore
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from txmsg.broker.connection.connection import BrokerConnection
     from txmsg.wire.methods import Method
 
-__all__ = ["Cut", "Delay", "PublishFault", "Refusal", "RefusedMethod", "ScriptedFault", "Stall"]
+__all__ = ["Cut", "Delay", "Meter", "PublishFault", "Refusal", "RefusedMethod", "ScriptedFault", "Stall"]
 
 #: Octets that a stalled connection keeps for later; beyond it the connection is dropped.
 _KEPT: Final = 16 * 1024 * 1024
@@ -161,8 +161,11 @@ class RefusedMethod(ScriptedFault):
         return self._fault
 
 
-class _Meter:
-    """Counts octets or frames of a stream, and says where the last one of so many ends."""
+class Meter:
+    """Counts octets or frames of a stream, and says where the last one of so many ends.
+
+    limit: int -- how many, 1 or more.   in_frames: bool -- whether frames count (protocol headers do not), or octets.
+    """
 
     def __init__(self, limit: int, *, in_frames: bool) -> None:
         self._left = limit
@@ -228,14 +231,14 @@ class Cut(ScriptedFault):
         self._limit = limit
         self._unit = unit
         self._of_sent = of_sent
-        self._meters: dict[BrokerConnection, _Meter] = {}
+        self._meters: dict[BrokerConnection, Meter] = {}
         self._messages: dict[BrokerConnection, int] = {}
         self._cut: set[BrokerConnection] = set()
 
     def accepted(self, connection: BrokerConnection) -> bool:
         """Frames are counted from the beginning, or not at all: elsewhere it is not known where one begins."""
         if self._unit == "frames":
-            self._meters[connection] = _Meter(self._limit, in_frames=True)
+            self._meters[connection] = Meter(self._limit, in_frames=True)
         return True
 
     def data_received(self, connection: BrokerConnection, data: bytes) -> bytes | None:
@@ -255,7 +258,7 @@ class Cut(ScriptedFault):
         if meter is None:
             if self._unit == "frames":
                 return data
-            meter = self._meters[connection] = _Meter(self._limit, in_frames=False)
+            meter = self._meters[connection] = Meter(self._limit, in_frames=False)
         end = meter.feed(data)
         if end is None:
             return data
