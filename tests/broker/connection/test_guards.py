@@ -151,6 +151,16 @@ class HandshakeTests(unittest.TestCase):
                     self.assertEqual(peer.expect(connection.Close).reply_code, 403)
                     self.assertEqual(peer.transport.producerState, "producing")
 
+    def test_unknown_mechanism(self) -> None:
+        """There is nothing to check, and still nothing is read until the refusal has been told."""
+        peer = Peer(make_broker())
+        peer.start()
+        peer.log_in(b"", "KERBEROS")
+        self.assertEqual(peer.transport.producerState, "paused")
+        peer.advance(1.1)
+        self.assertEqual(peer.expect(connection.Close).reply_code, 403)
+        self.assertEqual(peer.transport.producerState, "producing")
+
 
 class ReadSizeTests(ReactorTestCase):
     """R36: strangers are read in small pieces."""

@@ -70,9 +70,11 @@ class UnfinishedTests(BesideCase):
     def test_begun_behind_a_violation(self) -> None:
         """A part of a message in the same octets as what closes the connection counts no more."""
         peer = self.attacker()
-        violation = method_frame(0, 50, 10, bytes(12))
+        # Nothing wrong for the wire, which reads on: basic.qos with a prefetch size.
+        violation = method_frame(1, 60, 10, b"\0\0\0\1\0\0\0")
         peer.send_raw(violation + method_frame(1, 60, 40, _PUBLISH) + header_frame(1, 9) + body_frame(1, b"12345678"))
-        self.assertEqual(self.closed(peer)[:2], ("connection", 504))
+        self.assertEqual(self.closed(peer)[:2], ("connection", 540))
+        self.assertEqual((self.broker.usage.bytes, self.broker.unfinished.total), (0, 0))
         self.leave_no_trace(peer)
 
     def test_honest_clients_are_not_blocked_for_ever(self) -> None:
