@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -87,6 +88,21 @@ class DataDirectoryTests(StoreTestCase):
         self.patch(DataDirectory, "_make", lambda self: None)
         self.assertIn("broker.db belongs to another user", str(self.assertRaises(DataDirectoryRefused, directory.open)))
 
+    def test_read_only(self) -> None:
+        """F56: a directory that nothing can be written to is refused at the start, a new one and one with data."""
+        self.stop(self.start())
+        before = (self.directory / "broker.db").read_bytes()
+
+        def refuse(*arguments: object, **options: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        self.patch(Path, "chmod", refuse)
+        self.patch(Path, "mkdir", refuse)
+        self.assertIn("Read-only", self.refused(self.directory.with_name("new")))
+        self.patch(Path, "mkdir", _there)
+        self.assertIn("Read-only", self.refused(self.directory))
+        self.assertEqual((self.directory / "broker.db").read_bytes(), before)
+
     def test_two_brokers(self) -> None:
         """The second is refused while the first is there, and leaves it alone."""
         host = self.start()
@@ -127,6 +143,10 @@ class DataDirectoryTests(StoreTestCase):
         directory.open()
         self.addCleanup(directory.close)
         self.assertIn("open", repr(directory))
+
+
+def _there(*arguments: object, **options: object) -> None:
+    raise FileExistsError
 
 
 class _Nowhere:
