@@ -77,8 +77,9 @@ class CloseTests(WorldTestCase):
         self.noErrors(connection.start())
         self.world.run(1)
         done = connection.close()
+        done.addCallback(lambda result: [protocol.is_closed for protocol in member.protocols])
         self.world.run(0.1)
-        self.assertIsNone(self.successResultOf(done))
+        self.assertEqual(self.successResultOf(done), [True])
         self.assertTrue(hanging.called)
         self.assertEqual((calls, broker.connections), (["recover m", "closed m"], []))
         self.closes(connection, 0)
@@ -135,7 +136,7 @@ class CloseTests(WorldTestCase):
     def test_lost_while_closing(self) -> None:
         """The connection goes while members stop: that is the end, there is no new attempt."""
         broker = self.world.broker()
-        connection = self.started()
+        connection = self.started(recovery_limit=100)
         member = FakeMember("m", [])
         member.stopping = Deferred()
         connection.add_member(member)
@@ -143,7 +144,9 @@ class CloseTests(WorldTestCase):
         protocol = connection._protocol
         assert protocol is not None
         protocol.abort()
-        self.world.run(6)
+        self.world.run(0.1)
+        self.assertTrue(member.stopping.called, "nobody waits for what it cannot do any more")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertIsNone(self.successResultOf(done))
         self.assertEqual((len(self.world.attempts), broker.connections), (1, []))
         self.assertEqual(self.states()[-2:], ["closing", "closed"])

@@ -7,7 +7,7 @@ import random
 from twisted.internet.defer import Deferred
 
 from tests.amqp.recovery.world import MUTE, REFUSES, SILENT, FakeMember, WorldTestCase
-from txmsg.amqp import Backoff, PlainCredentials, RecoveryEvent
+from txmsg.amqp import AMQPProtocol, Backoff, PlainCredentials, RecoveryEvent
 from txmsg.errors import (
     AuthenticationFailed,
     ConnectFailed,
@@ -105,6 +105,7 @@ class ConnectTests(WorldTestCase):
         broker.stop()
         self.world.run(2)
         self.assertEqual([host for _, host in self.world.attempts], ["b"])
+        self.assertEqual([step.delay for step in self.steps if step.new.value == "lost"], [0.5], "the herd spreads out")
         self.assertEqual((connection.state.value, connection.where, connection.epoch), ("ready", "b:5672", 2))
 
     def test_credentials_are_asked_anew(self) -> None:
@@ -154,6 +155,34 @@ class ConnectTests(WorldTestCase):
         self.noErrors(connection.start())
         self.world.run(100)
         self.assertEqual([round(time) for time, _ in self.world.attempts], [0, 30, 60, 90])
+
+    def test_silence_after_the_login(self) -> None:
+        """R12: the socket closes after the login: the broker may have died, so once more; then it is a refusal."""
+        broker = self.world.broker()
+        connection = self.connection()
+        self.noErrors(connection.start())
+        for cuts, attempts in ((1, 2), (1, 2), (2, 2)):
+            self.world.attempts.clear()
+            broker.faults.cut(after_frames=1, times=cuts)
+            connection.reconnect()
+            self.world.run(20)
+            self.assertIsInstance(connection.last_error, AuthenticationFailed)
+            self.assertEqual((connection.is_ready, len(self.world.attempts)), (cuts == 1, attempts))
+        self.world.run(40)
+        self.assertTrue(connection.is_ready)
+
+    def test_reconnect_in_the_callback_of_ready(self) -> None:
+        """start() fires with a connection that is there, not with one that a callback has just dropped."""
+        self.world.broker()
+        connection = self.connection()
+        connection.add_state_callback(
+            lambda step: connection.reconnect() if step.new.value == "ready" and connection.epoch == 1 else None
+        )
+        seen: list[tuple[int, bool]] = []
+        started = connection.start().addCallback(lambda ready: seen.append((ready.epoch, ready.is_ready)))
+        self.world.run(2)
+        self.successResultOf(started)
+        self.assertEqual(seen, [(2, True)])
 
 
 class RecoverTests(WorldTestCase):
@@ -249,6 +278,25 @@ class RecoverTests(WorldTestCase):
                     connection.close()
                     self.world.run(1)
                     self.assertEqual(broker.connections, [])
+
+    def test_connection_that_ends_beneath_a_member(self) -> None:
+        """R9: a member that does not notice that the connection has ended: recovery does, and begins again."""
+        self.world.broker()
+        connection = self.connection()
+        calls: list[str] = []
+
+        class Blind(FakeMember):
+            def recover(self, protocol: AMQPProtocol) -> Deferred[None]:
+                if not self.protocols:
+                    protocol.abort()
+                return super().recover(protocol)
+
+        connection.add_member(Blind("blind", calls))
+        connection.add_member(FakeMember("other", calls))
+        self.noErrors(connection.start())
+        self.world.run(3)
+        again = ["lost blind", "lost other", "recover blind", "recover other"]
+        self.assertEqual((connection.state.value, calls), ("ready", ["recover blind", *again]))
 
     def test_recovery_is_limited(self) -> None:
         """A member that never ends costs `recovery_timeout`; then the connection is dropped and the next tried."""

@@ -25,6 +25,7 @@ class ClassifyTests(unittest.TestCase):
             errors.InternalError(),
             errors.ConnectionBlockedTimeout(),
             errors.OperationTimeout("late"),
+            errors.IncompatibleProtocol("without a word", cause=ConnectionDone()),
         ):
             with self.subTest(error=type(error).__name__):
                 self.assertIs(classify(error), Verdict.FAST)
@@ -50,7 +51,7 @@ class ClassifyTests(unittest.TestCase):
 
     def test_unsure(self) -> None:
         """A socket that closes without a word where a refusal would come: the broker may have died just then."""
-        for kind in (errors.IncompatibleProtocol, errors.AuthenticationFailed, errors.VirtualHostRefused):
+        for kind in (errors.AuthenticationFailed, errors.VirtualHostRefused):
             with self.subTest(kind=kind.__name__):
                 error = kind("without a word", 0, initiator="transport", cause=ConnectionDone())
                 self.assertIs(classify(error), Verdict.UNSURE)

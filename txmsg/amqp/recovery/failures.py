@@ -83,9 +83,10 @@ def classify(error: BaseException) -> Verdict:
         return Verdict.FATAL
     if not isinstance(error, _SLOW):
         return Verdict.FAST
-    # Did the socket close without a word, where a refusal would come?
-    is_silent = isinstance(error, _SILENT) and error.initiator == "transport" and error.cause is not None
-    return Verdict.UNSURE if is_silent else Verdict.SLOW
+    if not isinstance(error, _SILENT) or error.initiator != "transport" or error.cause is None:
+        return Verdict.SLOW
+    # The socket closed without a word.  In the beginning that is what a load balancer without a broker behind it does.
+    return Verdict.FAST if isinstance(error, IncompatibleProtocol) else Verdict.UNSURE
 
 
 def is_our_defect(error: BaseException) -> bool:

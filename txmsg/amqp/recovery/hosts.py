@@ -258,12 +258,10 @@ class HostList:
         if self._is_shuffled:
             free = self._shuffled(free)
         free.sort(key=self._has_failed)
-        if self._dead is not None and any(each.key == self._dead.key for each in free):
-            dead = next(each for each in free if each.key == self._dead.key)
-            free.remove(dead)
-            self._round.append(dead)
+        dead = None if self._dead is None else self._dead.key
+        free.sort(key=lambda each: each.key == dead)  # its name is the last of the round
         self._round.extendleft(reversed(free))
-        return self._round.popleft() if free else self.pick()
+        return self._round.popleft()
 
     def endpoint_of(self, host: Host) -> IStreamClientEndpoint | None:
         """What to connect with; None: the parameters' host and port."""
