@@ -45,6 +45,9 @@ _ALONE: Final = "TXMSG_FOREIGN_SUITES_ALONE"
 #: Tests that fail for a reason that docs/foreign-clients.md gives: parts of their names.
 KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "pika": ("TestInvalidExchangeTypeRaisesConnectionClosed",),
+    "amqpstorm": ("test_api_cluster_name",),
+    "aiormq": ("test_big_message", "test_bad_channel"),
+    "amqplib": ("serverProperties",),
 }
 
 

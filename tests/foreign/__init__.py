@@ -1,0 +1,1 @@
+"""Other projects' clients on the embedded broker (docs/foreign-clients.md)."""
