@@ -5,6 +5,7 @@
 * :mod:`txmsg.testing.process`: the same in a process of its own, for clients that block.
 * :mod:`txmsg.testing.cases`: a mixin for trial's test cases; `txmsg.pytest_plugin` has the fixtures for pytest.
 * :mod:`txmsg.testing.rabbitmq`: a private RabbitMQ node, started and killed by your test.
+* :mod:`txmsg.testing.disruption`: a simulator, a proxy and a checker, for tests of what happens when things go wrong.
 * :mod:`txmsg.testing.ports`: free ports that cannot lead to a TCP self-connect.
 
 Nothing else in txmsg imports this package.

@@ -87,6 +87,20 @@ class CrashTests(SimulationCase):
         with self.assertRaises(ConfigurationError):
             simulation.broker.start()
 
+    def test_what_came_back(self) -> None:
+        """A message that a consumer had already is still marked as redelivered after a clean stop; others are not."""
+        simulation = self.simulate()
+        connection, channel = self.publisher(simulation)
+        for body in (b"first", b"second"):
+            simulation.run_until(channel.basic_publish("", "jobs", body, PERSISTENT))
+        simulation.run_until(channel.basic_get("jobs")).nack(requeue=True)
+        simulation.run_until(connection.close())
+        simulation.run_until(simulation.broker.stop())
+        simulation.run_until(simulation.broker.start())
+        _, channel = self.publisher(simulation)
+        found = [simulation.run_until(channel.basic_get("jobs")) for _ in range(2)]
+        self.assertEqual([(each.body, each.redelivered) for each in found], [(b"first", True), (b"second", False)])
+
     def test_a_host_without_power(self) -> None:
         """R13: nobody is told; heartbeats find out."""
         simulation = self.simulate()

@@ -75,6 +75,17 @@ class ConnectingTests(SimulationCase):
         with self.assertRaises(ConfigurationError):
             Simulation(brokers=())
 
+    def test_brokers_by_port(self) -> None:
+        """For a client with several hosts."""
+        simulation = self.simulate(brokers=("one", "two"))
+        choose = simulation.endpoints("failing-over")
+        simulation.run_until(choose(simulation.parameters(port=5673)).connect(Factory.forProtocol(Protocol)))
+        [link] = simulation.links
+        self.assertEqual((link.broker, link.client), ("two", "failing-over"))
+        link.close()
+        with self.assertRaises(ConfigurationError):
+            choose(simulation.parameters(port=5674))
+
 
 class CutTests(SimulationCase):
     """Faults at a position, and of frames."""

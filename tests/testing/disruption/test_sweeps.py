@@ -30,6 +30,7 @@ class SweepCase(SynchronousTestCase):
             self.assertEqual(left, [], where)
             assert session.outcome is not None
             self.assertTrue(session.outcome.is_typed, where)
+            self.assertEqual(session.simulation.links[0].octets(direction), position, where)
             self.assertEqual(session.checker.report().problems(), [], where)
         return len(positions)
 

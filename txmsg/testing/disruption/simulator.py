@@ -246,6 +246,21 @@ class Simulation:
         """Leads a client to a broker (None: the first one).  Connections count by the client's name."""
         return SimulatedEndpoint(self, client, self.brokers[broker] if broker is not None else self.broker)
 
+    def endpoints(self, client: str = "client") -> Callable[[ConnectionParameters], IStreamClientEndpoint]:
+        """What chooses the endpoint by a client's parameters, for those with several hosts.
+
+        The brokers are on ports 5672, 5673 ... in their order, whatever the host; another port is a ConfigurationError.
+        """
+        names = list(self.brokers)
+
+        def choose(parameters: ConnectionParameters) -> IStreamClientEndpoint:
+            number = parameters.port - _PORT
+            if not 0 <= number < len(names):
+                raise ConfigurationError(f"no broker of the simulation is on port {parameters.port}")
+            return self.endpoint(client, names[number])
+
+        return choose
+
     def parameters(self, **fields: Any) -> ConnectionParameters:
         """Parameters of a client: guest, and whatever fields are given."""
         return self.broker.embedded.parameters(**fields)
