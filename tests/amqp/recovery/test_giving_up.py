@@ -57,6 +57,18 @@ class GiveUpTests(WorldTestCase):
         self.assertIsInstance(self.gave_up(self.connection(credentials=credentials), 1), ConfigurationError)
         self.assertEqual(len(self.world.attempts), 1)
 
+    def test_configuration_that_did_work(self) -> None:
+        """What worked once is tried again, slowly: a secret that is just being replaced does not end a service."""
+        answers = iter([_guest(), "half a secret", _guest()])
+        self.world.broker()
+        connection = self.started(credentials=lambda: next(answers))
+        connection.reconnect()
+        self.world.run(20)
+        self.assertIsInstance(connection.last_error, ConfigurationError)
+        self.assertEqual((connection.state.value, connection.attempts), ("lost", 1))
+        self.world.run(20)
+        self.assertTrue(connection.is_ready)
+
     def test_endpoint_callable(self) -> None:
         """Nor is a callable that raises."""
 

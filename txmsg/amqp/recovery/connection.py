@@ -335,7 +335,7 @@ class ReconnectingConnection(ObservableState):
         if self._host is not None:
             verdict = classify(error)
             is_again = self._hosts.failed(self._host, verdict)
-            if verdict is Verdict.SLOW or (verdict is Verdict.UNSURE and is_again):
+            if verdict in (Verdict.SLOW, Verdict.FATAL) or (verdict is Verdict.UNSURE and is_again):
                 self._hosts.hold(self._host, self.backoff.slow_delay())
         if dead is None and self._hosts.has_more:
             self._delay = 0.0
@@ -386,7 +386,7 @@ class ReconnectingConnection(ObservableState):
         self._members.lost(error)
         if self.close_reason is not None:  # it was closing, and now there is nothing left to close
             self._stop_loop(self.close_reason)
-        elif classify(error) is Verdict.FATAL or self._rounds == self._max_attempts:
+        elif (classify(error) is Verdict.FATAL and not self.epoch) or self._rounds == self._max_attempts:
             self._give_up(error)
         else:
             self._enter(RecoveryState.LOST, error)

@@ -61,7 +61,9 @@ _SILENT = (AuthenticationFailed, IncompatibleProtocol, VirtualHostRefused)
 
 
 class Verdict(Enum):
-    """FATAL: give up.  SLOW: leave this host alone for a while.  FAST: the ordinary back-off.
+    """FATAL: give up, if no connection was ever ready; afterwards as SLOW: what did work is being replaced, perhaps.
+
+    SLOW: leave this host alone for a while.  FAST: the ordinary back-off.
 
     UNSURE: a refusal, or the broker's death at that moment: FAST once, SLOW if the same host does it again.
     """
