@@ -54,6 +54,12 @@ class Consume(ClientTestCase):
         self.assertEqual(event[7], properties)
         self.assertEqual(event[8], b"body")
 
+    def test_no_queue_and_a_tag_in_use(self) -> None:
+        client = self.other()
+        client.consume("q")
+        client.send(1, basic.Consume(consumer_tag="c"))
+        self.assert_channel_closed(404, "NOT_FOUND - no previously declared queue", basic.Consume, client)
+
     def test_a_tag_in_use(self) -> None:
         self.client.declare("r")
         self.client.consume("q")

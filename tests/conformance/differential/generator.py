@@ -303,13 +303,14 @@ class _Generator:
         And no queue by its empty name, which RabbitMQ judges even on a channel that it has just closed.
         """
         first = self.publish()
+        if self.has_dead_letters:  # when these arrive is up to the queues
+            return first
         others: list[Call | Publish] = []
         for _ in range(self.one_of(1, 2, 4)):
             get = Call(first.at, basic.Get(queue=self.queue(last=0), no_ack=self.has_shared_limit or self.chance(30)))
             purge = Call(first.at, queue.Purge(queue=self.queue(last=0)))
             another = replace(self.publish(), at=first.at)
-            # When a dead letter arrives is up to the queues.
-            others.append(another if self.has_dead_letters else self.one_of(another, get, purge))
+            others.append(self.one_of(another, get, purge))
         return Now((first, *others))
 
     # -- consuming ----------------------------------------------------------------------------------------

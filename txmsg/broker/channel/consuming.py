@@ -95,14 +95,14 @@ class Consuming:
         tag = method.consumer_tag
         # Before the same tag may come to mean another consumer.
         self.tell_cancelled()
+        name = self.queue_name(method.queue)  # RabbitMQ looks at nothing before this
         if tag in self.consumers:
             raise duplicate_consumer_tag(tag)
         if len(self.consumers) >= channel.vhost.limits.consumers_per_channel:
             raise consumer_limit(channel.vhost.limits.consumers_per_channel)
-        if method.queue == REPLY_TO:
+        if name == REPLY_TO:
             self._consume_replies(method)
             return
-        name = self.queue_name(method.queue)
         channel.connection.permissions.check_read("queue", name)
         queue = channel.vhost.queue(name, channel.connection)
         consumer = QueueConsumer(

@@ -40,6 +40,16 @@ PROGRAMS: Final = (
         ),
     ),
     Program(
+        "701: no queue comes before a tag in use",
+        (
+            Call("b1", queue.Declare(queue="q0")),
+            Call("a1", basic.Consume(queue="q0", consumer_tag="c0")),
+            Call("a1", basic.Consume(consumer_tag="c0")),
+            Call("a1", queue.Declare(queue="amq.rabbitmq.reply-to")),
+            Call("a1", basic.Consume(consumer_tag="c0", no_ack=True)),
+        ),
+    ),
+    Program(
         "3053: write permission comes before the default exchange, and read permission behind it",
         (
             Call("l1", exchange.Bind(destination="x1", source="")),
