@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.conformance.base import OverBroker, OverRabbitMQ, reactor
+from tests.conformance.base import OverBroker, OverRabbitMQ, pause, reactor
 from tests.conformance.recovery.case import RecoveryCase
 from txmsg.amqp import Delivery
 from txmsg.amqp.recovery import Backoff, ReconnectingConnection
@@ -170,7 +170,8 @@ class RecoveredConsumerCases(RecoveryCase):
             epoch = connection.epoch
             proxy.cut()
             await self.until(lambda epoch=epoch: connection.epoch > epoch and connection.is_ready, 20)
-            await self.until(lambda: all(consumer.is_subscribed for consumer in consumers), 10)
+            await pause(0.05)  # the cut after the last frame of the recovery comes when that is done
+            await self.until(lambda: connection.is_ready and all(each.is_subscribed for each in consumers), 20)
             cuts, proxy.cut_after = proxy.cuts, None
             await channel.basic_publish(source, "k", b"%d" % cut_after, mandatory=True)
             for consumer in consumers:
