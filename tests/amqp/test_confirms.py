@@ -55,6 +55,15 @@ class LedgerTestCase(SynchronousTestCase):
 
 
 class AnswerTests(LedgerTestCase):
+    def test_returned_and_nacked(self) -> None:
+        """N-08: what came back before it was refused is in the error."""
+        first, second = self.publish_mandatory("a"), self.publish_mandatory("b")
+        back = returned("a")
+        self.ledger.returned(back)
+        self.ledger.nacked(2, True)
+        self.assertIs(self.failureResultOf(first, PublishNacked).value.returned, back)
+        self.assertIsNone(self.failureResultOf(second, PublishNacked).value.returned)
+
     def test_numbers_begin_at_one(self) -> None:
         """N-01: the first publish after confirm.select is number 1."""
         (first,) = self.publish()

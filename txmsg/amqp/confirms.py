@@ -172,8 +172,9 @@ class ConfirmLedger:
         for t in self._pending_up_to(tag or self.last_tag) if multiple else (tag,):
             deferred = self.pending.pop(t, None)
             if deferred is not None:
+                returned = self._returned.get(t)
                 self._forget_mandatory(t)
-                deferred.errback(Failure(PublishNacked(f"the broker refused publish {t} (basic.nack)")))
+                deferred.errback(Failure(PublishNacked(f"the broker refused publish {t} (basic.nack)", returned)))
         if not self.pending:
             self._idle()
 

@@ -116,7 +116,17 @@ class PublishReturned(PublishFailed):
 
 
 class PublishNacked(PublishFailed):
-    """The broker said basic.nack: it did not take responsibility for the message."""
+    """The broker said basic.nack: it did not take responsibility for the message.
+
+    `returned` is the :class:`txmsg.amqp.ReturnedMessage` where it came back as well, None otherwise.
+    """
+
+    def __init__(self, message: str, returned: Any = None) -> None:
+        self.returned = returned
+        super().__init__(message, returned)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class PublishUnconfirmed(PublishFailed):
