@@ -204,6 +204,13 @@ class UnsentTests(BesideCase):
         owner.publish(bytes(100_000), "q")
         slow.append(self.slow())
         self.assertEqual(sum(not peer.server._is_connected for peer in slow), 1)
+        # Many in one turn, before Twisted says that any of the dropped is gone.
+        for _ in range(20):
+            owner.publish(bytes(100_000), "q")
+            slow.append(self.slow())
+        waiting = [peer for peer in slow if peer.server._is_connected and peer.transport.value()]
+        self.assertLessEqual(sum(len(peer.transport.value()) for peer in waiting), 1_010_000)
+        self.assertGreater(len(waiting), 5)
         for peer in slow:
             peer.transport.clear()
         self.leave_no_trace(owner, *slow, delete=["q"])

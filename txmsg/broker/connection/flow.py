@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from txmsg.amqp.protocol import WireProtocol
 from txmsg.broker import faults
-from txmsg.broker.connection.slow_reader import SlowReader, unsent
+from txmsg.broker.connection.slow_reader import SlowReader, forget_unsent, unsent
 from txmsg.broker.faults import Fault
 from txmsg.wire.connection import Limits, Role
 from txmsg.wire.constants import CONNECTION_FORCED, FRAME_OVERHEAD, INTERNAL_ERROR, RESOURCE_ERROR
@@ -266,8 +266,11 @@ class ConnectionFlow(WireProtocol):
             self._slow_reader.wrote(size)
             most = self.broker.unsent.add(self, size)
             if most is not None:
-                # With connection.close it would still hold them for seconds.
+                # With connection.close it would still hold them for seconds.  Its share ends now: one message may go
+                # to many connections before any of those that are dropped is gone.
+                self.broker.unsent.remove(most)
                 most.end_at_once(f"more than {self.broker.unsent.limit} bytes wait for all clients, most for this one")
+                forget_unsent(most.transport)
 
     def resumeProducing(self) -> None:
         """Twisted: the transport's buffer is empty again."""
@@ -300,6 +303,8 @@ class ConnectionFlow(WireProtocol):
     def release_flow(self) -> None:
         """The connection ends: no timer is left, and nothing counts any more."""
         self._is_flow_released = True
+        if not self._is_connected:
+            forget_unsent(self.transport)
         self.release_timers()
         self._slow_reader.close()
         if self._unfinished:

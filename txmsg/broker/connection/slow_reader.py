@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall
 
 from txmsg.broker.interfaces import Clock
 
-__all__ = ["STALL_TIMEOUT", "SlowReader", "unsent"]
+__all__ = ["STALL_TIMEOUT", "SlowReader", "forget_unsent", "unsent"]
 
 #: Seconds in which at least one octet has to leave.
 STALL_TIMEOUT: Final = 15.0
@@ -34,6 +35,19 @@ def unsent(transport: Any) -> int | None:
         return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
     except (AttributeError, TypeError):
         return None
+
+
+def forget_unsent(transport: Any) -> None:
+    """Empty the buffer of a socket that is closed.
+
+    Transport and protocol refer to each other, so that it would be kept until the next collection of cycles.
+    """
+    below = getattr(transport, "transport", None) or transport  # of TLS
+    if isinstance(below, FileDescriptor):
+        below.dataBuffer = b""
+        below.offset = 0
+        below._tempDataBuffer = []
+        below._tempDataLen = 0
 
 
 class SlowReader:
