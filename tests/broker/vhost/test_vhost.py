@@ -174,12 +174,13 @@ class JournalTests(unittest.TestCase):
         vhost = make_vhost(journal=journal)
         calls: list[Callable[[str, str], Any]] = [
             lambda one, other: vhost.declare_exchange(one, "fanout", durable=True, auto_delete=one == "a"),
-            lambda one, other: vhost.declare_queue(one, durable=other == "a"),
-            lambda one, other: vhost.bind_queue(one, other),
+            # Other names than the exchanges': the recorder's bindings do not say what their destination is.
+            lambda one, other: vhost.declare_queue(f"{one}q", durable=other == "a"),
+            lambda one, other: vhost.bind_queue(f"{one}q", other),
             lambda one, other: vhost.bind_exchange(one, other),
-            lambda one, other: vhost.unbind_queue(one, other),
+            lambda one, other: vhost.unbind_queue(f"{one}q", other),
             lambda one, other: vhost.unbind_exchange(one, other),
-            lambda one, other: vhost.delete_queue(one),
+            lambda one, other: vhost.delete_queue(f"{one}q"),
             lambda one, other: vhost.delete_exchange(one),
         ]
         for number, one, other in steps:
