@@ -159,7 +159,7 @@ class ConnectTests(WorldTestCase):
     def test_silence_after_the_login(self) -> None:
         """R12: the socket closes after the login: the broker may have died, so once more; then it is a refusal."""
         broker = self.world.broker()
-        connection = self.connection()
+        connection = self.connection(backoff=Backoff(initial=0.1, maximum=0.1, jitter=False))
         self.noErrors(connection.start())
         for cuts, attempts in ((1, 2), (1, 2), (2, 2)):
             self.world.attempts.clear()
