@@ -198,6 +198,21 @@ class FinishTests(SimulationCase):
             self.assertIn(part, text)
         self.flushLoggedErrors(ZeroDivisionError)
 
+    def test_failures_that_nobody_handled(self) -> None:
+        """Twisted logs them when they are collected, which a cycle keeps from happening at once."""
+        simulation = self.simulate()
+
+        def fail() -> None:
+            deferred: Any = Deferred()
+            deferred.itself = deferred
+            deferred.errback(ZeroDivisionError())
+
+        fail()
+        problems = simulation.finish(collect=True)
+        self.assertIn("ZeroDivisionError", str(problems))
+        self.assertEqual(simulation.finish(), problems)
+        self.flushLoggedErrors(ZeroDivisionError)
+
     def test_nothing(self) -> None:
         """A client that is closed leaves nothing."""
         simulation = self.simulate()
