@@ -25,6 +25,7 @@ from txmsg.amqp.recovery import (
     RecoveryEvent,
     RecoveryState,
     StateChange,
+    Topology,
 )
 from txmsg.amqp.sasl import AMQPlainCredentials, Credentials, ExternalCredentials, PlainCredentials
 from txmsg.amqp.tls import TLSOptions
@@ -55,6 +56,7 @@ __all__ = [
     "ReturnedMessage",
     "StateChange",
     "TLSOptions",
+    "Topology",
     "UndecodableProperties",
     "connect",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -365,6 +367,37 @@ class SettingsTest(SiteTestCase):
             self.site.reconnect()
         self.site.settle(1)
         self.assertEqual([len(view.channels) for view in self.site.broker.connections], [2])
+
+
+class LeakTest(SiteTestCase):
+    """R31: nothing of a connection that is gone is kept."""
+
+    def test_old_connections_are_forgotten(self) -> None:
+        """Without the help of the garbage collector, whatever was under way and whatever was refused."""
+        channel = self.site.channel(confirm=True)
+        self.site.result(channel.queue_declare("jobs", durable=True))
+        self.site.result(channel.queue_declare("", exclusive=True))
+        consumer = self.site.result(channel.basic_consume("jobs"))
+        gone: list[weakref.ref[Any]] = []
+        for _ in range(30):
+            assert self.site.connection.protocol is not None
+            gone += [weakref.ref(self.site.connection.protocol), weakref.ref(channel.channel)]
+            refused = self.site.outcome(channel.queue_declare("none", passive=True))
+            self.assertIsInstance(refused, NotFound)
+            del refused
+            under_way = ends(channel.basic_get("jobs"))
+            waiting = ends(consumer.get())
+            self.site.reconnect()
+            self.site.broker.publish("", "jobs", b"x")
+            self.site.settle()
+            waiting[0].ack()
+            del under_way, waiting
+        self.site.connection.history.clear()
+        self.site.events.clear()
+        left = sum(each() is not None for each in gone[:-4])
+        gc.collect()
+        self.assertEqual(sum(each() is not None for each in gone), 0)
+        self.assertLess(left, 8)
 
 
 class PublishingTest(SiteTestCase):

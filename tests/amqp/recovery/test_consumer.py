@@ -250,6 +250,19 @@ class CancelledByTheBrokerTest(ConsumerCase):
                 self.assertNotIn("temp", self.site.broker.queues())
         self.assertEqual(self.site.kinds(), [])
 
+    def test_queue_deleted_by_the_application_while_it_tries_again(self) -> None:
+        """It does not wait for its limit."""
+        self.site.broker.faults.close_channel(403, on="queue.declare", queue="jobs", times=None)
+        consumer = self.site.result(self.channel.basic_consume("jobs"))
+        self.site.wipe()
+        self.site.ready(2)
+        self.site.settle(1)
+        self.assertIn("trying again", repr(consumer))
+        self.site.result(self.channel.queue_delete("jobs"))
+        self.site.settle(40)
+        self.assertIsInstance(self.site.outcome(consumer.get()), ConsumerCancelled)
+        self.assertEqual(self.site.kinds()[-1], CONSUMER_ENDED)
+
     def test_cancel_while_it_tries_again(self) -> None:
         """No more tries."""
         self.site.broker.declare_queue("theirs")

@@ -14,6 +14,7 @@ from txmsg.amqp.recovery.member import Member
 from txmsg.amqp.recovery.publication import PublisherReport
 from txmsg.amqp.recovery.publisher import Publisher
 from txmsg.amqp.recovery.state import RecoveryState, StateChange
+from txmsg.amqp.recovery.topology import Topology
 
 __all__ = [
     "Backoff",
@@ -26,4 +27,5 @@ __all__ = [
     "RecoveryEvent",
     "RecoveryState",
     "StateChange",
+    "Topology",
 ]

@@ -117,7 +117,9 @@ class RecoveringCalls:
 
     def use(self, channel: Channel) -> None:
         """There is a channel: new calls go out on it, behind those that wait."""
+        # An error that is kept keeps its traceback, and that the connection of then (R31).
         self._channel = channel
+        self._blamed = None
 
     def resume(self) -> None:
         """Let the calls that wait go out, in their order."""
