@@ -113,7 +113,8 @@ class ChannelCore:
         """
         if not self._channel.is_open:
             raise self._wrong_state()
-        return self._channel.close(reply_code, reply_text).addCallback(lambda reason: self._why())
+        closing = self._channel.close(reply_code=reply_code, reply_text=reply_text)
+        return closing.addCallback(lambda reason: self._why())
 
     def open(self) -> None:
         """Nothing to do: a TwistedChannel is open when the program gets it."""

@@ -211,14 +211,14 @@ class Consuming(ChannelCore):
     def basic_nack(self, delivery_tag: int = 0, multiple: bool = False, requeue: bool = True) -> None:
         """Give a delivery back; without `requeue` it is dead-lettered or dropped.  Raises as `basic_ack`."""
         try:
-            self._channel.basic_nack(delivery_tag, multiple, requeue)
+            self._channel.basic_nack(delivery_tag=delivery_tag, multiple=multiple, requeue=requeue)
         except TxmsgError as error:
             self._not_settled(error, delivery_tag, multiple)
 
     def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
         """Give one delivery back, as `basic_nack` does."""
         try:
-            self._channel.basic_reject(delivery_tag, requeue)
+            self._channel.basic_reject(delivery_tag=delivery_tag, requeue=requeue)
         except TxmsgError as error:
             self._not_settled(error, delivery_tag, False)
 

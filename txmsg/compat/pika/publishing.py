@@ -55,7 +55,9 @@ class Publishing(ChannelCore):
             routing_key = routing_key.decode("utf-8", "surrogateescape")
         if isinstance(exchange, bytes):
             exchange = exchange.decode("utf-8", "surrogateescape")
-        publishing: Any = self._publish(exchange, routing_key, body, native, mandatory=mandatory)
+        publishing: Any = self._publish(
+            exchange=exchange, routing_key=routing_key, body=body, properties=native, mandatory=mandatory
+        )
         if publishing.called and publishing.result is None:
             return publishing  # type: ignore[no-any-return]
         return publishing.addCallbacks(self._published, self._not_published, None, None, (exchange, routing_key))  # type: ignore[no-any-return]
