@@ -256,12 +256,21 @@ class RefusalTest(SiteTestCase):
         fault = self.site.broker.faults.close_channel(403, on="confirm.select", times=None)
         self.site.broker.faults.close_channel(406)
         self.site.settle(60)
+        self.assertEqual(set(self.site.kinds()), {CHANNEL_FAILED})  # the consumer has no part in it
         self.assertLess(fault.count, 60)
         self.assertGreater(fault.count, 5)
         fault.stop()
         self.site.settle(60)
         self.assertTrue(self.channel.is_open)
         self.assertEqual(self.site.subscribed(), ["jobs"])
+
+    def test_closed_now_and_then(self) -> None:
+        """Once in a while (the delivery timeout of 30 minutes, say) is not again and again: no wait grows."""
+        for _ in range(12):
+            self.site.settle(40, step=5)
+            self.site.broker.faults.close_channel(406)
+            self.site.settle(0.05)
+            self.assertTrue(self.consumer.is_subscribed)
 
     def test_deliveries_of_before_are_stale(self) -> None:
         """R23: settling one fails, and nothing is written; it comes again."""

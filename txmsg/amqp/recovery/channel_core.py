@@ -101,6 +101,7 @@ class RecoveringChannelCore:
         self._retry: IDelayedCall | None = None
         #: How often the broker has closed a plain channel since something worked.
         self._failures = 0
+        self._opened_at = 0.0
         self._ready_waiters: list[Deferred[Any]] = []
 
     # -- state -------------------------------------------------------------------------------------
@@ -168,6 +169,8 @@ class RecoveringChannelCore:
 
     def recover(self, protocol: AMQPProtocol) -> Deferred[None]:
         """For the connection: come back on a new one."""
+        if self.close_reason is not None:
+            return succeed(None)
         self._stop_working()
         self._failures = 0
         working = self._work(protocol)
@@ -279,7 +282,7 @@ class RecoveringChannelCore:
             try:
                 await started
             except ChannelClosed as error:
-                if channel.connection.is_open:
+                if channel.connection.is_open and error.method_name in ("basic.consume", ""):
                     consumer.refused(error)
                 await gatherResults(under_way, consumeErrors=True).addErrback(lambda failure: None)
                 raise
@@ -289,6 +292,7 @@ class RecoveringChannelCore:
 
     def _opened(self, result: None) -> None:
         self.epoch += 1
+        self._opened_at = self.connection.clock.seconds()
         self._calls.resume()
         waiters, self._ready_waiters = self._ready_waiters, []
         for waiter in waiters:
@@ -304,8 +308,12 @@ class RecoveringChannelCore:
         protocol = channel.connection
         if self._closing is not None or self._reason is not None:
             self._end(self._closing or reason)
+        elif self._retry is not None:
+            return  # it was closed while it was fitted out, and that has been seen to
         elif self._working is None and protocol.is_open and not isinstance(reason, ConnectionClosed):
             self.connection.report(RecoveryEvent(CHANNEL_FAILED, repr(self), reason))
+            if self.connection.clock.seconds() - self._opened_at >= self.connection.backoff.reset_after:
+                self._failures = 0
             self._try_again(protocol)
 
     def _try_again(self, protocol: AMQPProtocol) -> None:
