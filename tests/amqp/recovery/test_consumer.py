@@ -263,6 +263,21 @@ class CancelledByTheBrokerTest(ConsumerCase):
         self.assertIsInstance(self.site.outcome(consumer.get()), ConsumerCancelled)
         self.assertEqual(self.site.kinds()[-1], CONSUMER_ENDED)
 
+    def test_queue_that_is_not_wanted_back(self) -> None:
+        """The application does not want it declared again: it is waited for, without harm to the channel."""
+        self.site.connection.topology.wanted = lambda entity: False
+        consumer = self.site.result(self.channel.basic_consume("jobs"))
+        self.site.wipe()
+        self.site.ready(2)
+        self.site.settle(5)
+        epoch = self.channel.epoch
+        self.site.settle(20)
+        self.assertEqual(self.channel.epoch, epoch)
+        self.assertNotIn("jobs", self.site.broker.queues())
+        self.site.broker.declare_queue("jobs")
+        self.site.settle(31)
+        self.assertTrue(consumer.is_subscribed)
+
     def test_cancel_while_it_tries_again(self) -> None:
         """No more tries."""
         self.site.broker.declare_queue("theirs")
@@ -331,90 +346,6 @@ class CancelledByTheBrokerTest(ConsumerCase):
                 subscribed = {consumer.consumer_tag for consumer in consumers if consumer.is_subscribed}
                 self.assertEqual(subscribed, there)
             self.assertEqual(there, {consumer.consumer_tag for consumer in consumers if consumer.is_active})
-
-
-class Window:
-    """A window without bounds."""
-
-    def __init__(self) -> None:
-        self.ids: set[str] = set()
-
-    def seen(self, delivery: Delivery, /) -> bool:
-        """Whether it was handled."""
-        return getattr(delivery.properties, "message_id", None) in self.ids
-
-    def remember(self, delivery: Delivery, /) -> None:
-        """It was."""
-        message_id = getattr(delivery.properties, "message_id", None)
-        if message_id is not None:
-            self.ids.add(message_id)
-
-
-class DuplicatesTest(ConsumerCase):
-    """R7: copies with the same message id do not reach the handler; R22: and nothing is lost by that."""
-
-    def setUp(self) -> None:
-        """A window, and a handler that only collects."""
-        super().setUp()
-        self.window = Window()
-        self.seen: list[Delivery] = []
-        self.consumer = self.site.result(self.channel.basic_consume("jobs", self.seen.append, dedupe=self.window))
-
-    def test_copy_of_what_was_handled(self) -> None:
-        """It is acked and counted."""
-        self.put(b"1", message_id="a")
-        self.seen[0].ack()
-        self.put(b"1", message_id="a")
-        self.put(b"2", message_id="b")
-        self.put(b"3")
-        self.put(b"3")
-        self.assertEqual([delivery.body for delivery in self.seen], [b"1", b"2", b"3", b"3"])
-        self.assertEqual(self.consumer.duplicates_dropped, 1)
-        self.seen[-1].ack(multiple=True)
-        self.site.settle()
-        self.assertEqual(self.site.broker.queue("jobs").unacked, 0)
-        self.assertEqual(self.window.ids, {"a", "b"})
-
-    def test_copy_of_what_is_being_handled(self) -> None:
-        """It is dropped; should the handler fail, the first one comes again."""
-        self.put(b"1", b"1", message_id="a")
-        self.assertEqual(len(self.seen), 1)
-        self.seen[0].nack(requeue=True)
-        self.site.settle()
-        self.assertEqual(len(self.seen), 2)
-        self.seen[1].reject(requeue=False)
-        self.put(b"1", message_id="a")
-        self.assertEqual(len(self.seen), 2)
-
-    def test_redelivery_is_no_duplicate(self) -> None:
-        """It was delivered, and lost before the ack: it must be handled."""
-        self.put(b"1", message_id="a")
-        self.site.reconnect()
-        self.assertEqual([delivery.body for delivery in self.seen], [b"1", b"1"])
-        with self.assertRaises(StaleDelivery):
-            self.seen[0].ack()
-        self.assertEqual(self.window.ids, set())
-        self.seen[1].ack()
-        self.assertEqual(self.window.ids, {"a"})
-
-    def test_settled_behind_its_back(self) -> None:
-        """By the `multiple` of another consumer: what is remembered stays bounded."""
-        duplicates = self.consumer._duplicates
-        duplicates._sweep_at = 3
-        for number in range(3):
-            self.put(b"x", message_id=str(number))
-        self.seen[-1].channel.basic_ack(0, multiple=True)
-        self.put(b"x", message_id="3")
-        self.assertEqual(len(duplicates._open), 1)
-        self.assertEqual(self.window.ids, {"0", "1", "2"})
-
-    def test_without_acks_and_with_a_queue(self) -> None:
-        """Both other forms of a consumer."""
-        self.site.result(self.channel.queue_declare("more"))
-        consumer = self.site.result(self.channel.basic_consume("more", no_ack=True, dedupe=self.window))
-        self.put(b"1", b"1", b"1", queue="more", message_id="m")
-        self.assertEqual(len(consumer.queue), 1)
-        self.assertEqual(consumer.duplicates_dropped, 2)
 
 
 class HandOverTest(SynchronousTestCase):

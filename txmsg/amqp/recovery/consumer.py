@@ -329,7 +329,7 @@ class RecoveringConsumer:
         plan = topology.plan_for(self.queue_key)
         queue = topology.queues.get(topology.name_of(self.queue_key))
         refused = await replay(protocol, plan, connection)
-        if queue is None or queue in refused:
+        if queue in refused or not any(queue is entity for stage in plan for entity in stage):
             probe = await protocol.channel()
             await probe.queue_declare(self.queue_name, passive=True)
             probe.close()
