@@ -35,6 +35,8 @@ BasicProperties; body: bytes.
 """
 
 _NAMES = BasicProperties.NAMES
+_Properties = spec.BasicProperties
+_new = object.__new__
 
 #: For the content events of a channel: the class in pika, and where its arguments are in the event.
 _EVENTS: dict[int, tuple[Any, slice]] = {
@@ -112,7 +114,7 @@ class PropertiesReader:
 
     def read(self, properties: BasicProperties | UndecodableProperties) -> Any:
         """pika's BasicProperties; empty ones where the sender's cannot be decoded."""
-        made = spec.BasicProperties.__new__(spec.BasicProperties)
+        made = _new(_Properties)
         if properties is self._last:
             made.__dict__ = self._values.copy()
             return made
@@ -130,22 +132,23 @@ class PropertiesReader:
 
 
 class PropertiesWriter:
-    """pika's into ours; remembers the last ones that had no headers."""
+    """pika's into ours; remembers the last ones that had no headers.
 
-    __slots__ = ("_last", "_made")
+    last: the attributes of those, made: what they became.  pika's may have been changed since, so compare `last`.
+    """
+
+    __slots__ = ("last", "made")
 
     def __init__(self) -> None:
-        self._last: dict[str, Any] | None = None
-        self._made = BasicProperties()
+        self.last: dict[str, Any] | None = None
+        self.made = BasicProperties()
 
     def write(self, properties: Any) -> BasicProperties:
-        """Our BasicProperties.  AttributeError or TypeError for what has not the 14 properties."""
+        """Our BasicProperties.  KeyError or TypeError for what has not the 14 properties."""
         values = vars(properties)
-        if values == self._last:
-            return self._made
         made = BasicProperties(*[_sendable(values[name]) for name in _NAMES])
         if made.headers is None:
-            self._last, self._made = dict(values), made
+            self.last, self.made = dict(values), made
         return made
 
 

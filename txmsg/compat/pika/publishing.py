@@ -29,6 +29,9 @@ class Publishing(ChannelCore):
         self._publish = channel.basic_publish
         self._writer = PropertiesWriter()
         self._reader = PropertiesReader()
+        #: What makes a publish's result of its delivery tag; in confirm mode that is pika's class itself.
+        self._published: Callable[[Any], Any] = _nothing
+        self._fail_publish = self._not_published
 
     def basic_publish(
         self,
@@ -48,22 +51,25 @@ class Publishing(ChannelCore):
         A mandatory message without a message id gets one on a channel in confirm mode: see docs/moving-from-pika.md.
         """
         try:
-            native = None if properties is None else self._writer.write(properties)
+            writer = self._writer
+            if properties is None:
+                native = None
+            elif properties.__dict__ == writer.last:
+                native = writer.made
+            else:
+                native = writer.write(properties)
         except (TxmsgError, TypeError, AttributeError, KeyError, ValueError) as error:
             return fail(TypeError(f"these are no properties that AMQP can carry: {error}"))
         if isinstance(routing_key, bytes):  # pika takes both
             routing_key = routing_key.decode("utf-8", "surrogateescape")
         if isinstance(exchange, bytes):
             exchange = exchange.decode("utf-8", "surrogateescape")
-        publishing: Any = self._publish(
-            exchange=exchange, routing_key=routing_key, body=body, properties=native, mandatory=mandatory
-        )
-        if publishing.called and publishing.result is None:
-            return publishing  # type: ignore[no-any-return]
-        return publishing.addCallbacks(self._published, self._not_published, None, None, (exchange, routing_key))  # type: ignore[no-any-return]
-
-    def _published(self, tag: int | None) -> Any:
-        return None if tag is None else spec.Basic.Ack(tag)
+        publishing: Any = self._publish(exchange, routing_key, body, native, mandatory=mandatory)
+        if not publishing.called:
+            return publishing.addCallbacks(self._published, self._fail_publish)  # type: ignore[no-any-return]
+        if publishing.result is not None:
+            publishing.addErrback(self._fail_publish, exchange, routing_key)
+        return publishing  # type: ignore[no-any-return]
 
     def _not_published(self, failure: Failure, *given: object) -> Failure:
         error = failure.value
@@ -98,7 +104,10 @@ class Publishing(ChannelCore):
             return fail(exceptions.MethodNotImplemented("Confirm.Select not Supported by Server"))
         if self._channel.is_confirming:
             return succeed(None)
-        return self._framed(self._channel.confirm_select())
+        selecting = self._channel.confirm_select()
+        if self._channel.is_confirming:
+            self._published = spec.Basic.Ack
+        return self._framed(selecting)
 
     def tx_select(self) -> Deferred[Any]:
         """Make the channel transactional; fires with the SelectOk frame."""
@@ -111,3 +120,7 @@ class Publishing(ChannelCore):
     def tx_rollback(self) -> Deferred[Any]:
         """Forget what was published and acked since the last commit; fires with the RollbackOk frame."""
         return self._framed(self._channel.tx_rollback())
+
+
+def _nothing(tag: None) -> None:
+    """Without confirms a publish has no result."""
