@@ -220,6 +220,7 @@ class ConnectionCore(WireProtocol):
             self.closed.callback(self._reason)
         for waiter in waiters:
             waiter.callback(self._reason)
+        self.transport = None  # what is left of us, which tasks and callbacks may keep, holds no socket (R31)
 
     def opening_ended(self) -> None:
         """The connection is over: for the subclass to drop what a half-done opening left behind."""

@@ -36,7 +36,6 @@ from txmsg.wire.constants import (
     NOT_IMPLEMENTED,
     PROTOCOL_HEADER,
     SYNTAX_ERROR,
-    UNEXPECTED_FRAME,
     Role,
 )
 from txmsg.wire.content import Content, Misplaced, Oversized, event_head
