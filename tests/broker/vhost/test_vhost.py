@@ -263,6 +263,9 @@ class PolicyTests(unittest.TestCase):
             def exchange_declared(self, exchange: Exchange) -> None:
                 self.names.append(exchange.name)
 
+            def forget(self) -> None:
+                self.names.clear()
+
         vhost = make_vhost()
         vhost.policies = listening = Listening()
         for _ in range(2):
