@@ -54,6 +54,9 @@ VHOST: Final = "vhost"
 
 #: The kind of setting that says that guest was kept once: from then on it is a user only if it is among the kept ones.
 _INITIAL: Final = "initial"
+#: The kind of setting that says that the virtual host of that name, which is made by itself, was deleted.
+_DELETED: Final = "deleted-vhost"
+_DEFAULT_VHOST: Final = "/"
 
 
 class _Factory(Factory):
@@ -84,7 +87,7 @@ class Broker:
     strict_4: bool -- refuse what RabbitMQ 4 refuses.
     name: str -- what it calls itself to clients (`cluster_name`).
 
-    vhosts: dict -- name -> VirtualHost; "/" exists.  Read-only.
+    vhosts: dict -- name -> VirtualHost; "/" exists, unless it was deleted.  Read-only.
     connections: set of BrokerConnection -- all, also those that are not open yet.
     listeners: set of Listener.
     factory -- a Twisted factory for what accepts connections elsewhere.
@@ -133,7 +136,7 @@ class Broker:
         self.is_stopping = False
         self._stopped: Deferred[None] | None = None
         self.vhosts: dict[str, VirtualHost] = {}
-        self._make_vhost("/")
+        self._make_vhost(_DEFAULT_VHOST)
 
     def __repr__(self) -> str:
         return (
@@ -152,6 +155,8 @@ class Broker:
             raise ConfigurationError("a virtual host's name has 1 to 255 octets")
         made = self._make_vhost(name)
         self._keep(VHOST, name, {"name": name})
+        if name == _DEFAULT_VHOST:
+            self._keep(_DELETED, name, None)
         return made
 
     def _make_vhost(self, name: str) -> VirtualHost:
@@ -174,6 +179,9 @@ class Broker:
         vhost.clear()
         self.users.clear_vhost(name)
         self._keep(VHOST, name, None)
+        if name == _DEFAULT_VHOST:
+            # As RabbitMQ, which makes it only where there is nothing at all yet.
+            self._keep(_DELETED, name, {})
         return True
 
     def delete_user(self, name: str) -> bool:
@@ -200,6 +208,8 @@ class Broker:
     def _loaded(self, report: Any) -> Any:
         # Damage must not let anybody in who was shut out.
         is_first = not (self.store.settings(_INITIAL) or self.store.settings(USER) or getattr(report, "damage", ()))
+        if _DEFAULT_VHOST in self.store.settings(_DELETED):
+            self.vhosts.pop(_DEFAULT_VHOST).stop()
         if not is_first and self.users.has_default_user:
             # It was changed or deleted before, or is among those that follow.
             self.users.delete(DEFAULT_USER)

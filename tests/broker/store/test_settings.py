@@ -10,6 +10,33 @@ from txmsg.broker.server import Broker
 from txmsg.broker.users.credentials import Users
 
 
+class DefaultVirtualHostTests(BrokerTestCase):
+    """R35: `/` is made where there is nothing yet, and only there, as RabbitMQ does it."""
+
+    def test_deleted(self) -> None:
+        """It does not come back by itself; whoever makes it again has it, without what was in it."""
+        broker = self.start_broker()
+        broker.vhosts["/"].declare_queue("q", durable=True)
+        broker.add_vhost("shop")
+        broker.delete_vhost("/")
+        for _ in range(2):
+            broker = self.restart_broker(broker)
+            self.assertEqual(list(broker.vhosts), ["shop"])
+            self.assertIsNone(broker.users.permissions("guest", "/"))
+        broker.add_vhost("/")
+        for _ in range(2):
+            broker = self.restart_broker(broker)
+            self.assertEqual(sorted(broker.vhosts), ["/", "shop"])
+            self.assertEqual(list(broker.vhosts["/"].queues), [])
+
+    def test_deleted_and_killed(self) -> None:
+        """F56: neither after a kill."""
+        broker = self.start_broker()
+        broker.delete_vhost("/")
+        self.clock.advance(1)
+        self.assertEqual(list(self.kill().vhosts), [])
+
+
 class PolicyTests(BrokerTestCase):
     """R35: what a policy does holds again from the first moment of the next start."""
 
