@@ -16,6 +16,7 @@ from txmsg.amqp.handshake import Negotiated
 from txmsg.amqp.parameters import ConnectionParameters
 from txmsg.amqp.recovery import (
     Backoff,
+    DuplicateWindow,
     Member,
     Publisher,
     PublisherReport,
@@ -24,6 +25,8 @@ from txmsg.amqp.recovery import (
     RecoveringConsumer,
     RecoveryEvent,
     RecoveryState,
+    RetryPolicy,
+    RetryStep,
     StateChange,
     Topology,
 )
@@ -42,6 +45,7 @@ __all__ = [
     "Consumer",
     "Credentials",
     "Delivery",
+    "DuplicateWindow",
     "ExternalCredentials",
     "Member",
     "Negotiated",
@@ -53,6 +57,8 @@ __all__ = [
     "RecoveringConsumer",
     "RecoveryEvent",
     "RecoveryState",
+    "RetryPolicy",
+    "RetryStep",
     "ReturnedMessage",
     "StateChange",
     "TLSOptions",

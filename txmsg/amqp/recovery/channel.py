@@ -27,7 +27,8 @@ from txmsg.amqp.operations import Arguments, table
 from txmsg.amqp.recovery.channel_core import ChannelOwner
 from txmsg.amqp.recovery.consumer import OnLoss, RecoveringConsumer
 from txmsg.amqp.recovery.declaring import RecoveringDeclarations
-from txmsg.amqp.recovery.deduplicating import DuplicateFilter, Window
+from txmsg.amqp.recovery.deduplicating import DuplicateFilter
+from txmsg.amqp.recovery.duplicates import DuplicateWindow
 from txmsg.amqp.recovery.events import CHANNEL_FAILED, RecoveryEvent
 from txmsg.errors import ChannelError, ConfigurationError, DuplicateConsumerTag, EncodeError, NotSent, clip
 from txmsg.wire.methods import basic, confirm
@@ -98,7 +99,7 @@ class RecoveringChannel(RecoveringDeclarations):
         consumer_tag: str = "",
         arguments: Arguments = None,
         on_loss: OnLoss = "continue",
-        dedupe: Window | None = None,
+        dedupe: DuplicateWindow | None = None,
         resubscribe_limit: float | None = 300.0,
     ) -> Deferred[RecoveringConsumer]:
         """As :meth:`Channel.basic_consume`; fires with a :class:`RecoveringConsumer`, which comes back by itself.

@@ -226,7 +226,7 @@ class RecoveringConsumer:
         if self.queue is not None:
             plain.hand_over_to(self.queue)
         if self._duplicates is not None:
-            self._duplicates.begin(plain)
+            self._duplicates.begin(plain, self.queue_key, self.channel.connection.clock)
         plain.when_ended().addCallback(self._plain_ended, plain)
         return started.addCallback(self._subscribed, plain)
 
@@ -259,6 +259,8 @@ class RecoveringConsumer:
             return  # `end` gives it back
         for delivery in self.queue.clear():
             _give_back(delivery)
+            if self._duplicates is not None:
+                self._duplicates.not_handled(delivery)
 
     def _cancelled_below(self, reason: ConsumerCancelled) -> None:
         topology = self.channel.connection.topology
