@@ -41,12 +41,15 @@ def txmsg_broker_process() -> Iterator[BrokerProcess]:
 @pytest.fixture
 def txmsg_broker_url(txmsg_broker_process: BrokerProcess) -> Iterator[str]:
     """The URL of a virtual host of this test's own; faults and the virtual host are gone after the test."""
+    txmsg_broker_process.start()  # again, if a test has killed it
+    txmsg_broker_process.clear_faults()  # of a test that had the process only
     name = txmsg_broker_process.add_vhost()
     try:
         yield txmsg_broker_process.url_for(virtual_host=name)
     finally:
-        txmsg_broker_process.clear_faults()
-        txmsg_broker_process.delete_vhost(name)
+        if txmsg_broker_process.is_running:
+            txmsg_broker_process.clear_faults()
+            txmsg_broker_process.delete_vhost(name)
 
 
 @pytest.fixture

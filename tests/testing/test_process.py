@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -92,6 +93,45 @@ def test_a_broker_that_has_died() -> None:
     broker.close()
 
 
+def test_it_is_started_again() -> None:
+    """One that has died leaves nothing behind, not even open pipes."""
+    with BrokerProcess() as broker:
+        first = broker._process
+        assert first is not None
+        first.kill()
+        first.wait()
+        assert broker.start().is_running
+        assert first.stdin is not None
+        assert first.stdin.closed
+        broker.add_vhost()
+
+
+def test_an_answer_that_comes_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that was given up, here while the broker's process is stopped, leaves the next one its own answer."""
+    with BrokerProcess() as broker:
+        assert broker._process is not None
+        broker._process.send_signal(signal.SIGSTOP)
+        try:
+            monkeypatch.setattr("txmsg.testing.process._PATIENCE", 0.05)
+            for _ in range(2):
+                with pytest.raises(BrokerProcessFailed, match="did not answer within"):
+                    broker.add_vhost("late")
+        finally:
+            broker._process.send_signal(signal.SIGCONT)
+        monkeypatch.undo()
+        with connect(broker.url) as connection:
+            connection.channel().queue_declare("q")
+        assert broker.depth("q") == (0, 0)
+
+
+def test_a_command_that_there_is_not() -> None:
+    """It is refused; the process goes on."""
+    with BrokerProcess() as broker:
+        with pytest.raises(BrokerProcessFailed, match="AttributeError"):
+            broker.call("no_such_command")
+        broker.add_vhost()
+
+
 def test_it_does_not_outlive_its_parent() -> None:
     """However that ends."""
     program = (
@@ -144,6 +184,28 @@ def test_the_url_fixture(tmp_path: Path) -> None:
         """,
     )
     assert "2 passed" in printed, printed
+
+
+def test_the_url_fixture_after_others(tmp_path: Path) -> None:
+    """Neither a fault that another test left, nor a process that it killed, is met by the next one."""
+    printed = run_pytest(
+        tmp_path,
+        """
+        import pika
+
+        def test_leaves_a_fault(txmsg_broker_process):
+            txmsg_broker_process.fault("refuse")
+
+        def test_kills(txmsg_broker_url, txmsg_broker_process):
+            pika.BlockingConnection(pika.URLParameters(txmsg_broker_url)).close()
+            txmsg_broker_process._process.kill()
+            txmsg_broker_process._process.wait()
+
+        def test_connects(txmsg_broker_url):
+            pika.BlockingConnection(pika.URLParameters(txmsg_broker_url)).close()
+        """,
+    )
+    assert "3 passed" in printed, printed
 
 
 def test_the_other_fixtures(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ A blocking client (pika, Kombu, py-amqp) and the reactor cannot share a thread, 
     with BrokerProcess() as broker:
         connection = pika.BlockingConnection(pika.URLParameters(broker.url))
 
-It starts in about half a second.  Commands go to it as lines of JSON over its standard input, one answer line for
-each.  Invariant: it never outlives the process that started it: it ends when its standard input does.
+It starts in about half a second.  Commands go to it as lines of JSON over its standard input, one answer line with
+the command's number for each.  Invariants: it never outlives the process that started it: it ends when its standard
+input does; no command gets the answer to another one, also not to one that was given up (by a time limit of the test).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -30,6 +32,8 @@ from txmsg.errors import TxmsgError
 __all__ = ["BrokerProcess", "BrokerProcessFailed", "RemoteFault"]
 
 _HOST: Final = "127.0.0.1"
+#: Seconds that an answer may take.
+_PATIENCE: Final = 30.0
 #: Characters of the child's standard error that an error shows.
 _SHOWN: Final = 2000
 
@@ -78,9 +82,12 @@ class BrokerProcess:
         self.port = 0
         self._timeout = start_timeout
         self._settings = settings
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._lock = threading.Lock()
+        #: The number of the last command; what has come of answers that is no whole line yet.
+        self._number = 0
+        self._received = bytearray()
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -88,6 +95,9 @@ class BrokerProcess:
         """Start it, and wait until it listens.  BrokerProcessFailed.  Nothing happens if it runs."""
         if self.is_running:
             return self
+        self.close()  # what is left of one that has died
+        self._number = 0
+        self._received.clear()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -96,7 +106,6 @@ class BrokerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            text=True,
             env=dict(os.environ, PYTHONPATH=path),
             start_new_session=True,  # Ctrl-C is for the tests, which then end it
         )
@@ -192,28 +201,42 @@ class BrokerProcess:
             if process is None:
                 raise BrokerProcessFailed("the broker's process is not running: call start() first")
             assert process.stdin is not None
+            self._number += 1
             try:
-                process.stdin.write(json.dumps([command, arguments]) + "\n")
+                process.stdin.write(json.dumps([self._number, command, arguments]).encode("ascii") + b"\n")
                 process.stdin.flush()
             except OSError:
                 raise BrokerProcessFailed(f"the broker's process has ended{self._last_words()}") from None
-            return self._answer(30.0)["result"]
+            return self._answer(_PATIENCE)["result"]
 
     def _answer(self, timeout: float) -> dict[str, Any]:
-        process = self._process
-        assert process is not None
-        assert process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            if not selector.select(timeout):
-                raise BrokerProcessFailed(f"the broker's process did not answer within {timeout:g} s")
-        line = process.stdout.readline()
-        if not line:
-            raise BrokerProcessFailed(f"the broker's process has ended{self._last_words()}")
-        answer: dict[str, Any] = json.loads(line)
+        """The answer to the last command; those to earlier ones, for which nobody waits any more, are dropped."""
+        end = time.monotonic() + timeout
+        while True:
+            answer: dict[str, Any] = json.loads(self._line(end, timeout))
+            if answer["number"] == self._number:
+                break
         if "error" in answer:
             raise BrokerProcessFailed(answer["error"])
         return answer
+
+    def _line(self, end: float, timeout: float) -> bytes:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        received = self._received
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while b"\n" not in received:
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    raise BrokerProcessFailed(f"the broker's process did not answer within {timeout:g} s")
+                data = os.read(process.stdout.fileno(), 65536)
+                if not data:
+                    raise BrokerProcessFailed(f"the broker's process has ended{self._last_words()}")
+                received += data
+        line, _, rest = received.partition(b"\n")
+        received[:] = rest
+        return bytes(line)
 
     def _last_words(self) -> str:
         if self._errors is None:

@@ -19,7 +19,7 @@ __all__ = ["Commands", "main"]
 
 
 class Commands(LineOnlyReceiver):
-    """Lines of JSON, [command, arguments]; one line of JSON, {"result": ...} or {"error": ...}, for each.
+    """Lines of JSON, [number, command, arguments]; for each one line of JSON, with its number and "result" or "error".
 
     ended: Deferred -- fires when the lines end.
     """
@@ -34,16 +34,17 @@ class Commands(LineOnlyReceiver):
 
     def connectionMade(self) -> None:
         """Twisted: say where the broker listens."""
-        self._say({"port": self.broker.port})
+        self._say({"number": 0, "port": self.broker.port})
 
     def lineReceived(self, line: bytes) -> None:
         """Twisted: do a command, and answer."""
-        command, arguments = json.loads(line)
-        done = maybeDeferred(getattr(self, f"do_{command}"), **arguments)
-        done.addCallbacks(lambda result: self._say({"result": result}), self._failed)
+        number, command, arguments = json.loads(line)
+        done = maybeDeferred(lambda: getattr(self, f"do_{command}")(**arguments))
+        done.addCallback(lambda result: self._say({"number": number, "result": result}))
+        done.addErrback(self._failed, number)
 
-    def _failed(self, failure: Failure) -> None:
-        self._say({"error": f"{type(failure.value).__name__}: {failure.getErrorMessage()}"})
+    def _failed(self, failure: Failure, number: int) -> None:
+        self._say({"number": number, "error": f"{type(failure.value).__name__}: {failure.getErrorMessage()}"})
 
     def _say(self, answer: dict[str, Any]) -> None:
         self.sendLine(json.dumps(answer).encode("ascii"))  # type: ignore[no-untyped-call]
