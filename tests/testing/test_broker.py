@@ -45,6 +45,16 @@ class LifeTests(ReactorTestCase):
             await connection.close()
             self.assertIn(f"port {broker.port}", repr(broker))
 
+    async def test_a_url_for_somebody_else(self) -> None:
+        """Names and passwords are given as they are, whatever is in them."""
+        async with EmbeddedBroker(listen=True) as broker:
+            broker.add_vhost("jobs/1 %2F")
+            broker.add_user("a@b", "se/cr:et%", virtual_host="jobs/1 %2F")
+            connection = await connect(broker.url_for(user="a@b", password="se/cr:et%", virtual_host="jobs/1 %2F"))
+            [seen] = broker.connections
+            self.assertEqual((seen.user, seen.vhost), ("a@b", "jobs/1 %2F"))
+            await connection.close()
+
     async def test_over_tls(self) -> None:
         """The server's certificate is verified, as ever."""
         authority = shared_authority()

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final
+from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
@@ -213,9 +214,10 @@ class EmbeddedBroker:
         """The URL for any client: user guest, virtual host "/".  ConfigurationError when it does not listen."""
         return self.url_for()
 
-    def url_for(self, *, user: str = "guest", password: str = "guest", virtual_host: str = "%2F") -> str:
-        """The URL for somebody else; the parts are put in as they are (already percent-encoded)."""
-        return f"amqp://{user}:{password}@{_HOST}:{self.port}/{virtual_host}"
+    def url_for(self, *, user: str = "guest", password: str = "guest", virtual_host: str = "/") -> str:
+        """The URL for somebody else, or another virtual host, given as it is."""
+        who = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        return f"amqp://{who}@{_HOST}:{self.port}/{quote(virtual_host, safe='')}"
 
     @property
     def port(self) -> int:

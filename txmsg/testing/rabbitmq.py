@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import quote
 
 from txmsg.errors import TxmsgError
 from txmsg.testing.ports import free_ports
@@ -170,9 +171,10 @@ class RabbitMQNode:
         """The AMQP URL of the virtual host ``/``, for the user ``guest``."""
         return self.url_for()
 
-    def url_for(self, *, user: str = "guest", password: str = "guest", virtual_host: str = "%2F") -> str:
-        """Return the AMQP URL for somebody else; the parts are put in as they are (already percent-encoded)."""
-        return f"amqp://{user}:{password}@{self.host}:{self.port}/{virtual_host}"
+    def url_for(self, *, user: str = "guest", password: str = "guest", virtual_host: str = "/") -> str:
+        """Return the AMQP URL for somebody else, or another virtual host, given as it is."""
+        who = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        return f"amqp://{who}@{self.host}:{self.port}/{quote(virtual_host, safe='')}"
 
     # -- life
 
