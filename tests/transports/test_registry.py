@@ -64,6 +64,13 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(transport_for("found://x").schemes, ("nowhere",))
         self.assertLessEqual({"nowhere", "made", "found", "memory"}, set(transport_names()))
 
+    def test_registered_anew(self) -> None:
+        """What was made for the one before is forgotten: another callable may get its place in memory."""
+        for _ in range(20):
+            made = Nowhere()
+            self.register("nowhere", lambda made=made: made)
+            self.assertIs(transport_for("nowhere://x"), made)
+
     def test_what_is_registered_hides_ours(self) -> None:
         """Until it is unregistered."""
         ours = transport_for("memory")

@@ -51,6 +51,7 @@ def register(scheme: str, transport: MessagingTransport | Callable[[], Messaging
     """
     if not isinstance(scheme, str) or not _SCHEME.fullmatch(scheme):
         raise ConfigurationError(f"a scheme is a letter and then letters, digits and +.-, not {clip(repr(scheme))}")
+    unregister(scheme)
     _registered[scheme.lower()] = transport
 
 
