@@ -293,16 +293,20 @@ class Broker:
     def _all_gone(self, _: object, limit: Any) -> Deferred[None]:
         if limit.active():
             limit.cancel()
-        for vhost in self.vhosts.values():
-            vhost.stop()
+        self._stop_vhosts()
         closing = succeed(None) if self.store is None else maybeDeferred(self.store.close)
         return closing.addCallback(self._finish)
+
+    def _stop_vhosts(self) -> None:
+        for vhost in self.vhosts.values():
+            vhost.stop()
 
     def _stop_failed(self, failure: Any) -> None:
         self._log.failure("the store could not be closed", failure)
         self._finish(None)
 
     def _finish(self, _: object) -> None:
+        self._stop_vhosts()  # those of a start that had not ended when this one began
         assert self._stopped is not None
         self._stopped.callback(None)
 

@@ -60,7 +60,8 @@ class DataDirectoryTests(StoreTestCase):
         """A file, and a place whose parent is missing."""
         self.directory.touch()
         self.assertIn("not a directory", self.refused(self.directory))
-        self.assertIn("No such file", self.refused(self.directory.with_name("missing") / "data"))
+        missing = self.directory.with_name("missing")
+        self.assertIn(f"there is no {str(missing)!r} to make it in; make that", self.refused(missing / "data"))
 
     def test_links(self) -> None:
         """A file of ours that is a link is refused: it may lead anywhere."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from tests.broker.store_cases import HeldWorker, StoreTestCase
-from txmsg.broker.store import StoreClosed, StoreFailed
+from txmsg.broker.store import StoreClosed, StoreFailed, database
 from txmsg.errors import TxmsgError
 
 
@@ -128,6 +128,19 @@ class BackupTests(StoreTestCase):
         host.publish(b"2")
         self.commit(host)
         self.assertEqual(self.start(target).kept_bodies(), [b"1"])
+
+    def test_no_room(self) -> None:
+        """A copy that could not be finished does not stay, to be taken for one."""
+        host = self.start()
+        host.queue()
+        target = self.directory.parent / "backup.db"
+
+        def full(path: str) -> sqlite3.Connection:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        self.patch(database, "connect", full)
+        self.failureResultOf(host.store.backup(target), StoreFailed)
+        self.assertFalse(target.exists())
 
     def test_existing_file(self) -> None:
         """Is not overwritten."""

@@ -1,4 +1,4 @@
-"""A broker that is killed while it makes its database, or repairs it (F56)."""
+"""A broker that is killed while it makes its database, or repairs it (F56), or stopped while it starts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.broker.store.broker_cases import BrokerTestCase
 from tests.broker.store.test_damage import DamageTestCase
-from tests.broker.store_cases import StoreTestCase
+from tests.broker.store_cases import HeldWorker, StoreTestCase
+from txmsg.broker.server import Broker
 from txmsg.broker.store import DataDirectoryRefused, StoreDamaged
 from txmsg.broker.store.schema import APPLICATION_ID, PAGE_SIZE, connect
+from txmsg.broker.users.credentials import Users
 
 #: The system calls by which a repair changes files, as the module sees them: where a kill makes a difference.
 STEPS = ("fsync", "link", "replace")
@@ -152,3 +155,33 @@ def _nobody() -> Any:
             raise AssertionError(name)
 
     return Nobody()
+
+
+class StopWhileStartingTests(BrokerTestCase):
+    """R35: a broker that is stopped before its start has ended gives its directory back, and in good order."""
+
+    def test_stopped_while_loading(self) -> None:
+        """The stop waits for the disk; nothing is left, no timer neither."""
+        broker = self.start_broker()
+        queue = broker.vhosts["/"].declare_queue("q", durable=True, arguments={"x-expires": 1000})
+        self.stop_broker(broker)
+        for steps in range(3):
+            worker = HeldWorker()
+            worker.is_held = True
+            broker = Broker(reactor=self.clock, store=self.make(worker=worker), users=Users(cost=2))
+            started = broker.start()
+            for _ in range(steps):
+                worker.work()
+            stopped = broker.stop()
+            self.assertNoResult(stopped)
+            worker.is_held = False
+            while worker.jobs:
+                worker.work()
+            self.clock.advance(0)
+            self.successResultOf(started)
+            self.successResultOf(stopped)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            again = self.start_broker()
+            self.assertTrue(self.report.stopped_cleanly)
+            self.assertIn(queue.name, again.vhosts["/"].queues)
+            self.stop_broker(again)

@@ -251,11 +251,15 @@ class Database:
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Copy everything committed to a new database at `path`, mode 0600; OSError if the file is there."""
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-        target = connect(path)
         try:
-            self.connection.backup(target)
-        finally:
-            target.close()
+            target = connect(path)
+            try:
+                self.connection.backup(target)
+            finally:
+                target.close()
+        except BaseException:
+            os.unlink(path)  # what is there looks like a backup, and is none
+            raise
 
     # -- reading
 

@@ -73,6 +73,8 @@ class DataDirectory:
     def _make(self) -> None:
         try:
             self.path.mkdir(mode=0o700)
+        except FileNotFoundError:
+            raise self._refused(f"there is no {str(self.path.parent)!r} to make it in; make that first") from None
         except FileExistsError:
             status = self.path.stat()
             if not stat.S_ISDIR(status.st_mode):

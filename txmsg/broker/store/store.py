@@ -101,6 +101,8 @@ class SQLiteStore:
         self._next_row = 1
         self._rows = KeptRows()
         self._waiting_for_idle: Deferred[None] | None = None
+        #: While it is being loaded: who waits for the end of that, to close it.
+        self._after_load: list[Deferred[None]] | None = None
 
     def __repr__(self) -> str:
         state = "failed" if self.failure else "closed" if self._refusal else "open"
@@ -116,6 +118,7 @@ class SQLiteStore:
         """
         started = self._reactor.seconds()
         database = self._database
+        self._after_load = []
         try:
             yield self._worker.run(database.open)
             contents = yield self._worker.run(database.read)
@@ -131,6 +134,7 @@ class SQLiteStore:
             self._cancel_timer()
             yield self._worker.run(database.abandon)
             self._worker.stop()
+            self._load_ended()
             if isinstance(error, sqlite3.Error):
                 raise database.unusable(error) from None
             raise
@@ -141,7 +145,13 @@ class SQLiteStore:
         for damage in report.damage:
             self._log.error("{damage}", damage=damage.what)
         self.report = report
+        self._load_ended()
         return report
+
+    def _load_ended(self) -> None:
+        waiting, self._after_load = self._after_load or [], None
+        for waiter in waiting:  # after the one who loads it has had its turn
+            self._reactor.callLater(0, waiter.callback, None)
 
     @inlineCallbacks
     def close(self) -> Generator[Deferred[Any], Any, None]:
@@ -149,8 +159,12 @@ class SQLiteStore:
 
         Call it when the connections are gone, so that what they had not settled has come back.  Nothing may be told
         any more.  The Deferred fails with StoreFailed if the last changes could not be written; the directory is
-        free in any case.  Closing twice is the same as once.
+        free in any case.  Closing twice is the same as once; one that is being loaded is closed after that.
         """
+        if self._after_load is not None:
+            loaded: Deferred[None] = Deferred()
+            self._after_load.append(loaded)
+            yield loaded
         if isinstance(self._refusal, StoreClosed):
             return
         self._refusal = StoreClosed(f"the store in {str(self.directory.path)!r} is closed")
