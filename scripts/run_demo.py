@@ -207,13 +207,38 @@ def keep(connection: pika.BlockingConnection, service: Twistd, queue_name: str, 
         while True:
             say(f"service: handled {service.next_marked(None, '')}")
     say("")
-    return pika.BlockingConnection(pika.URLParameters(url))
+    return connect(url)
+
+
+def connect(url: str) -> pika.BlockingConnection:
+    """Connect with pika."""
+    try:
+        parameters = pika.URLParameters(url)
+        where = f"{parameters.host}:{parameters.port}"
+        parameters.blocked_connection_timeout = PATIENCE
+    except (ValueError, IndexError):
+        # Not the URL itself, which may hold a password.
+        raise DemoFailed("TXMSG_URL is no URL of a broker, such as amqp://localhost") from None
+    try:
+        return pika.BlockingConnection(parameters)
+    except (pika.exceptions.AMQPError, OSError) as error:
+        why = f": {error}" if str(error) else " (does a broker listen there?)"
+        raise DemoFailed(f"cannot connect to {where}: {type(error).__name__}{why}") from None
+
+
+def remove_queue(connection: pika.BlockingConnection, queue_name: str) -> None:
+    """Leave nothing behind on somebody's broker, also when something went wrong."""
+    if connection.is_open:
+        with contextlib.suppress(pika.exceptions.AMQPError):
+            connection.channel().queue_delete(queue_name)
+    if connection.is_open:
+        connection.close()
 
 
 def demonstrate(url: str, count: int) -> None:
     """Everything after the broker is there."""
     queue_name = f"txmsg.demo.{secrets.token_hex(4)}"
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection = connect(url)
     with tempfile.TemporaryDirectory() as folder:
         service = start_service(url, queue_name, folder)
         try:
@@ -239,7 +264,6 @@ def demonstrate(url: str, count: int) -> None:
             channel = connection.channel()
             ready, consumers = depth(channel, queue_name)
             say(f"queue: {ready} messages, {consumers} consumers; {len(handled)} of {count} messages handled, in order")
-            channel.queue_delete(queue_name)
             say(f"service: exit status {status} after SIGTERM")
             if ready or status:
                 raise DemoFailed("the queue must be empty and the exit status 0")
@@ -249,20 +273,23 @@ def demonstrate(url: str, count: int) -> None:
             print("\n".join(["the service's last lines:", *service.log[-20:]]), file=sys.stderr)
             raise
         finally:
-            connection.close()
+            remove_queue(connection, queue_name)
 
 
 def main() -> int:
     """Run the demonstration."""
     try:
-        count = int(os.environ.get("TXMSG_DEMO_MESSAGES", "1000"))
+        given = os.environ.get("TXMSG_DEMO_MESSAGES", "1000")
+        if not given.isascii() or not given.isdigit():
+            raise DemoFailed(f"TXMSG_DEMO_MESSAGES={given}: give a number of messages")
+        count = int(given)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is started here must not outlive this
         with tempfile.TemporaryDirectory() as folder, broker(folder) as url:
             demonstrate(url, count)
     except KeyboardInterrupt:
         print("FAILED: interrupted", file=sys.stderr)
         return 1
-    except (DemoFailed, TxmsgError, pika.exceptions.AMQPError, ValueError) as error:
+    except (DemoFailed, TxmsgError, pika.exceptions.AMQPError) as error:
         print(f"FAILED: {error or type(error).__name__}", file=sys.stderr)
         return 1
     say("done")

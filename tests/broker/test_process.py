@@ -140,18 +140,34 @@ class ProcessTests(unittest.TestCase):
 
 
 class DemonstrationTests(unittest.TestCase):
-    def test_make_run(self) -> None:
-        """Issue: broker, service and publisher in one command, on the embedded broker."""
+    def make_run(self, **given: str) -> subprocess.CompletedProcess[str]:
+        """What `make run` runs, to its end."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TXMSG_")}
-        environment |= {"TXMSG_DEMO_MESSAGES": "20", "PYTHONPATH": str(ROOT), "KEEP": ""}
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, str(ROOT / "scripts" / "run_demo.py")],
-            env=environment,
+            env=environment | {"PYTHONPATH": str(ROOT), "KEEP": ""} | given,
             capture_output=True,
             text=True,
             timeout=100,
             check=False,
         )
+
+    def test_what_it_cannot_do(self) -> None:
+        """One line that says what to change, without a password."""
+        for given, expected in (
+            ({"TXMSG_URL": "amqp://me:secret@127.0.0.1:1"}, "cannot connect to 127.0.0.1:1: .*does a broker listen"),
+            ({"TXMSG_URL": "secret@localhost"}, "TXMSG_URL is no URL of a broker, such as amqp://localhost"),
+            ({"TXMSG_DEMO_MESSAGES": "many"}, "give a number of messages"),
+        ):
+            done = self.make_run(**given)
+            self.assertEqual(done.returncode, 1)
+            (line,) = done.stderr.splitlines()
+            self.assertRegex(line, f"^FAILED: .*{expected}")
+            self.assertNotIn("secret", done.stdout + done.stderr)
+
+    def test_make_run(self) -> None:
+        """Issue: broker, service and publisher in one command, on the embedded broker."""
+        done = self.make_run(TXMSG_DEMO_MESSAGES="20")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, r"broker: any client can connect to amqp://guest:guest@127\.0\.0\.1:\d+/%2F")
         self.assertIn("20 of 20 messages handled, in order", done.stdout)
