@@ -2,6 +2,7 @@
 #                 TXMSG_URL=amqp://... make run: on that broker;  make run KEEP=1: until Ctrl-C
 # make test       everything: lint, types, all tests on four reactors, coverage
 # make test-long  the tests that take minutes, and many more examples for the property tests
+# make lab        one fault after the other, and what is lost; LONG=1: all of them; FAULT=F4 or FAULT=F4:SIM: some
 # make bench      txmsg beside the other clients, on one RabbitMQ
 #
 # Everything happens in .venv; `make clean` removes it.
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CHECKED := txmsg twisted tests scripts examples benchmarks
 
-.PHONY: run test test-quick test-long bench lint typecheck docs rabbitmq clean
+.PHONY: run test test-quick test-long lab bench lint typecheck docs rabbitmq clean
 
 run: $(INSTALLED)
 	$(BIN)/python scripts/run_demo.py
@@ -29,6 +30,9 @@ test-quick: $(INSTALLED)
 
 test-long: $(INSTALLED) rabbitmq
 	TXMSG_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --run-long --timeout=3600
+
+lab: $(INSTALLED) rabbitmq
+	$(BIN)/python -m tests.lab $(if $(LONG),--long) $(FAULT)
 
 bench: $(INSTALLED) rabbitmq
 	$(BIN)/python -m benchmarks

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txmsg.amqp.channel import Channel
-from txmsg.errors import ChannelClosed, ConnectionClosed, OperationTimeout
+from txmsg.errors import ChannelClosed, ConnectionClosed, OperationTimeout, RemoteProtocolError
 
 __all__ = ["RecoveringCall", "RecoveringCalls"]
 
@@ -175,8 +175,8 @@ class RecoveringCalls:
 
     def _is_innocent(self, call: RecoveringCall, error: BaseException | None) -> bool:
         """Whether a call failed because of what happened to the channel or connection, and may be tried again."""
-        if isinstance(error, ConnectionClosed):
-            return True
+        if isinstance(error, ConnectionClosed | RemoteProtocolError):
+            return True  # also a frame that was none: it says nothing about this call
         if not isinstance(error, ChannelClosed):
             return False
         if error.initiator == "server":
