@@ -201,6 +201,24 @@ class Limits(Base):
         self.assertIn("a transaction holds at most 10000 bytes", event.method.reply_text)
         self.assertEqual(self.broker.usage.bytes, before)
 
+    def test_beyond_it_with_an_ack(self) -> None:
+        """What the ack was for is in its queue again, and not nowhere."""
+        self.client.publish("", "q", b"1")
+        self.commit()
+        for settlement in (basic.Ack(1, False), basic.Ack(0, True), basic.Reject(1, False)):
+            with self.subTest(settlement=settlement):
+                client = self.other()
+                client.select_tx()
+                self.client.lose()
+                self.client = client
+                client.get("q")
+                client.publish("", "q", bytes(9500))
+                client.send(1, settlement)
+                (event,) = client.events()
+                self.assertEqual(event.method.reply_code, 506)
+                waiting = self.vhost.queues["q"]
+                self.assertEqual((waiting.message_count, waiting.unacked_count), (1, 0))
+
     def test_settlements_count(self) -> None:
         self.other().publish("", "q", *[b""] * 20)
         self.client.consume("q")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from txmsg.broker.channel.unacked import Delivered, Unacked
-from txmsg.broker.faults import not_implemented, unknown_delivery_tag
+from txmsg.broker.faults import Fault, not_implemented, unknown_delivery_tag
 from txmsg.wire.methods import basic
 
 if TYPE_CHECKING:
@@ -70,7 +70,12 @@ class Settling:
     def _settle(self, tag: int, multiple: bool, outcome: int) -> None:
         deliveries = self.unacked.take(tag, multiple)
         if self._channel.transactions.is_on:
-            self._channel.transactions.settle(deliveries, outcome)
+            try:
+                self._channel.transactions.settle(deliveries, outcome)
+            except Fault:
+                # They belong to nobody else yet, and have to return to their queues.
+                self.unacked.give_back(deliveries)
+                raise
         else:
             self.apply((delivered for _, delivered in deliveries), outcome)
 
