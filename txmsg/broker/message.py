@@ -1,8 +1,8 @@
 """Messages as the broker holds them.
 
 One :class:`Message` for each publish, shared by all the queues it was routed to; one :class:`Entry` for each place it
-has in a queue.  The properties stay as they came: as octets, or as a decoded instance that many messages share.
-They are decoded again only where dead lettering or a header needs it.
+has in a queue.  The properties stay as they came: as octets, or as an instance that code in this process gave.
+Octets are decoded again only where dead lettering or a header needs it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ class Message:
     """A message that was published.  Nothing of it changes but `places`.
 
     exchange, routing_key: str -- as the publisher gave them; what consumers see.
-    properties: BasicProperties | bytes -- bytes (the encoded list) when there are headers, which would otherwise
-        have to be copied for each message; else a decoded instance, often shared.
+    properties: BasicProperties | bytes -- bytes (the encoded list) when they came as octets, which take a fraction of
+        the memory and can be counted, and when there are headers, which would otherwise have to be copied for each
+        message; else the instance given by code in this process.
     body: bytes.
     size: int -- octets of the body (what x-max-length-bytes counts).
     priority: int -- 0 when absent.
@@ -82,11 +83,11 @@ class Message:
             made.properties = properties
             made.priority, made.expiration, made.is_persistent = 0, None, False
             return made
-        if properties.headers is None:
-            made.properties = properties
+        received = properties.received
+        if received is not None:
+            made.properties = received
         else:
-            received = properties.received
-            made.properties = properties.encode() if received is None else received
+            made.properties = properties if properties.headers is None else properties.encode()
         expiration = properties.expiration
         made.priority = properties.priority or 0
         made.expiration = None if expiration is None else int(expiration)
@@ -117,7 +118,8 @@ class Message:
     def cost(self) -> int:
         """Octets it takes in a queue, about."""
         properties = self.properties
-        return self.size + OVERHEAD + (len(properties) if type(properties) is bytes else 0)
+        octets = self.size + len(self.routing_key)
+        return octets + OVERHEAD + (len(properties) if type(properties) is bytes else 0)
 
     def __repr__(self) -> str:
         """Where it goes and how big it is; never what is in it."""

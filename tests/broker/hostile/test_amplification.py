@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import product
 
 from tests.broker.hostile.beside import BesideCase, body_frame, header_frame, method_frame, short_string, timed
 from txmsg.broker.vhost.routing import MAX_STEPS
@@ -58,6 +59,34 @@ class TimeTests(BesideCase):
             self.feed(peer, b"".join(peer.wire.encode_publish(1, "x0", "k0", False, properties, b"x")))
         deletes = [exchange.Delete(exchange=name, nowait=True) for name in names]
         self.feed(peer, b"".join(peer.wire.send_method(1, method) for method in deletes))
+        self.leave_no_trace(peer)
+
+    def test_carbon_copies_that_match_nothing(self) -> None:
+        """A thousand keys in CC, each of which is compared with hundreds of patterns in vain: 506, too."""
+        peer = self.attacker()
+        patterns = ["#." + ".".join(words) + ".z" for words in product("a*#", repeat=6)]
+        binds = [queue.Bind(queue="q", exchange="amq.topic", routing_key=key, nowait=True) for key in patterns]
+        peer.declare("q", auto_delete=True, exclusive=True)
+        self.feed(peer, b"".join(peer.wire.send_method(1, method) for method in binds))
+        key = ".".join("a" * 60)
+        with timed(self, 0.5):
+            self.feed(peer, b"".join(peer.wire.encode_publish(1, "amq.topic", key, False, BasicProperties(), b"x")))
+            properties = BasicProperties(headers={"CC": [f"{key}{number}" for number in range(900)]})
+            self.feed(peer, b"".join(peer.wire.encode_publish(1, "amq.topic", key, False, properties, b"x")))
+        self.assertEqual(self.closed(peer)[:2], ("channel", 506))
+        self.leave_no_trace(peer)
+
+    def test_carbon_copies_to_empty_exchanges(self) -> None:
+        """Each of a thousand keys is looked up in each of hundreds of exchanges, and leads nowhere."""
+        peer = self.attacker(channels=2)
+        declares = [exchange.Declare(exchange=f"x{number}", auto_delete=True, nowait=True) for number in range(900)]
+        binds = [exchange.Bind(destination=f"x{number}", source="amq.fanout", nowait=True) for number in range(900)]
+        self.feed(peer, b"".join(peer.wire.send_method(1, method) for method in [*declares, *binds]))
+        properties = BasicProperties(headers={"CC": [f"k{number}" for number in range(1000)]})
+        self.feed(peer, b"".join(peer.wire.encode_publish(1, "amq.fanout", "k", False, properties, b"x")))
+        self.assertEqual(self.closed(peer)[:2], ("channel", 506))
+        deletes = [exchange.Delete(exchange=f"x{number}", nowait=True) for number in range(900)]
+        self.feed(peer, b"".join(peer.wire.send_method(2, method) for method in deletes))
         self.leave_no_trace(peer)
 
     def test_circles(self) -> None:
@@ -143,6 +172,34 @@ class MemoryTests(BesideCase):
         self.assertEqual(self.closed(peer)[:2], ("channel", 406))
         self.assertIn("what is declared in vhost '/' takes more than", self.closed(peer)[2])
         self.assertLess(self.vhost.queues["q"].consumer_count, 1500)
+        self.leave_no_trace(peer)
+
+    def test_properties_and_keys(self) -> None:
+        """Small bodies with large properties and long keys cost what is counted (C7.3), not many times as much."""
+        peer = self.attacker()
+        peer.declare("q", exclusive=True)
+        peer.send(queue.Bind(queue="q", exchange="amq.topic", routing_key="#"), 1)
+        peer.expect(queue.BindOk, 1)
+        names = ("content_type", "content_encoding", "correlation_id", "reply_to", "message_id", "type", "app_id")
+
+        def publish(count: int) -> None:
+            for number in range(count):
+                text = f"{number:0240}"
+                values = dict.fromkeys(names, text)
+                parts = peer.wire.encode_publish(1, "amq.topic", text, False, BasicProperties(**values), b"")  # type: ignore[arg-type]
+                peer.send_raw(b"".join(parts))
+
+        publish(1500)  # fills what the wire remembers
+        before = self.broker.usage.bytes
+        tracemalloc.start()
+        try:
+            publish(1500)
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        counted = self.broker.usage.bytes - before
+        self.assertGreater(counted, 1500 * 8 * 240)
+        self.assertLess(held, 2 * counted)
         self.leave_no_trace(peer)
 
     def test_body_in_single_octets(self) -> None:

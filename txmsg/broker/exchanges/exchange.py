@@ -61,6 +61,8 @@ class Exchange:
     uses_headers: ClassVar[bool] = False
     #: Whether it depends on the routing key.
     uses_key: ClassVar[bool] = True
+    #: What the last :meth:`route` looked at beside what it returned; stays 0 where that is one look-up.
+    steps: int = 0
 
     __slots__ = (
         "alternate",

@@ -104,12 +104,13 @@ class TopicExchange(Exchange):
     """A topic exchange."""
 
     type = "topic"
-    __slots__ = ("_by_key", "_root")
+    __slots__ = ("_by_key", "_root", "steps")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._by_key: dict[str, Destinations] = {}
         self._root = _Place(is_any=False)
+        self.steps = 0
 
     def cost_of(self, binding: Binding) -> int:
         """The octets that a binding takes, about, with the places of its pattern."""
@@ -191,7 +192,8 @@ class TopicExchange(Exchange):
                     reached[following] = None
                     if following.rest is not None:
                         reached[following.rest] = None
-            if not reached:
-                return ()
             places = reached
+            if not reached:
+                break
+        self.steps = steps
         return places

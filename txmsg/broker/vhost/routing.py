@@ -28,7 +28,7 @@ CC: Final = "CC"
 BCC: Final = "BCC"
 NO_QUEUES: Final[Queues] = ()
 
-#: Destinations that are looked at for one message, one that is met again counted again; some 20 ms.
+#: Look-ups for one message: keys, places of patterns and destinations, what is met again counted again; some 20 ms.
 MAX_STEPS: Final = 100_000
 
 #: Routes that are remembered; beyond it all are forgotten.
@@ -63,7 +63,8 @@ def find_queues(exchange: Exchange, keys: Sequence[str], headers: Headers | None
     """The queues behind `exchange` for a message with these routing keys and headers, each once.
 
     The second value says whether an exchange on the way looked at the headers.  Fault 506 if it takes more than
-    MAX_STEPS to find out: a thousand keys in CC may each lead to all the bindings there are (R36).
+    MAX_STEPS to find out: a thousand keys in CC may each lead to all the bindings there are, or be compared with all
+    the patterns there are and match none (R36).
     """
     exchanges = exchange.vhost.exchanges
     queues: dict[Queue, None] = {}
@@ -78,7 +79,7 @@ def find_queues(exchange: Exchange, keys: Sequence[str], headers: Headers | None
         # Where the key means nothing all the keys lead to the same places.
         for key in keys if current.uses_key else keys[:1]:
             found = current.route(key, headers)
-            steps += len(found)
+            steps += 1 + len(found) + current.steps
             if steps > MAX_STEPS:
                 raise too_many_routes(exchange.name, exchange.vhost.name)
             for destination in found:
