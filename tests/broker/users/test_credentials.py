@@ -182,7 +182,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(len(held), 2)
 
     def test_cancelled_while_it_runs(self) -> None:
-        """The lock is free again when the one that was given up is done."""
+        """No other begins until the one that was given up is done: a thread cannot be stopped (R36)."""
         held: list[Deferred[Any]] = []
 
         def run(work: Callable[[], Any]) -> Deferred[Any]:
@@ -193,6 +193,8 @@ class CheckTests(SynchronousTestCase):
         first = users.check("guest", "wrong").addErrback(lambda _: None)
         second = users.check("guest", "wrong")
         first.cancel()
+        self.assertEqual(len(held), 1)
+        held[0].callback(False)
         self.assertEqual(len(held), 2)
         held[1].callback(False)
         self.assertIsNone(self.successResultOf(second))

@@ -319,12 +319,16 @@ class Users:
 
         def begin(lock: DeferredLock) -> Deferred[_T]:
             done: Deferred[_T] = maybeDeferred(work) if run is None else maybeDeferred(run, work)
+            verdict: Deferred[_T] = Deferred()
 
             def release(result: Any) -> Any:
                 lock.release()
                 return result
 
-            return done.addBoth(release)
+            # Of a login that is given up only the verdict is cancelled: a thread cannot be stopped, and until it is
+            # done no other may begin.
+            done.addBoth(release).addCallbacks(verdict.callback, verdict.errback)
+            return verdict
 
         # A login that is given up while it waits costs nothing more: cancelling takes it out of the queue.
         return self._lock.acquire().addCallback(begin)
