@@ -367,13 +367,13 @@ class ConsumingCases(PikaCase):
         self.assertEqual(found[4].type, "bytes")
         queue, _ = await channel.basic_consume(name, auto_ack=True)
         shared = BasicProperties(priority=3)
-        for _ in range(2):
+        for _ in range(3):
             channel.basic_publish("", name, b"", shared)
         shared.priority = 4  # pika's properties may be changed and used again
         channel.basic_publish("", name, b"", shared)
-        first, second, third = [(await queue.get()).properties for _ in range(3)]
-        first.priority = 9
-        self.assertEqual([second.priority, third.priority], [3, 4])
+        found = [(await queue.get()).properties for _ in range(4)]
+        found[0].priority = found[1].priority = 9
+        self.assertEqual([found[2].priority, found[3].priority], [3, 4])
 
     async def test_bodies(self) -> None:
         """K-33, K-34: str is UTF-8, empty is legal, large ones are cut into frames; bytes as a routing key."""

@@ -39,8 +39,9 @@ class ConfirmCases(PikaCase):
         """N-03, N-16, K-38: Basic.Ack; selecting again gives None and starts nothing anew."""
         channel = await self.confirming_channel()
         queue = await self.pika_queue(channel)
-        for number in (1, 2):
-            ack = await channel.basic_publish("", queue, b"x", BasicProperties(delivery_mode=2))
+        bodies: list[bytes | str] = [b"x", "text", b""]
+        for number, body in enumerate(bodies, 1):
+            ack = await channel.basic_publish("", queue, body, BasicProperties(delivery_mode=2))
             self.assertIsInstance(ack, spec.Basic.Ack)
             self.assertEqual(ack.delivery_tag, number)
             self.assertIsNone(await channel.confirm_delivery())
