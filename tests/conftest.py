@@ -3,7 +3,7 @@
 * The reactor named by ``TXMSG_TEST_REACTOR`` (default, asyncio, poll, select, epoll) is installed: it must
   happen before anything imports ``twisted.internet.reactor``, which is why it is done here, at the top.
 * Hypothesis profiles: ``TXMSG_HYPOTHESIS_PROFILE=long`` runs many more examples (``make test-long``).
-* Tests marked ``long`` run only when ``-m long`` (or ``--run-long``) asks for them.
+* Tests marked ``long`` run only when ``-m long`` (or ``--run-long``) asks for them, and may take an hour each.
 * The private RabbitMQ node, if a test started it, is closed at the end, whatever ends the run.
 """
 
@@ -17,6 +17,9 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+
+#: Seconds that a test marked ``long`` may take, however the run was started; the others have pyproject.toml's.
+LONG_TIMEOUT = 3600
 
 REACTORS = ("default", "asyncio", "poll", "select", "epoll")
 
@@ -71,6 +74,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is marked ``long`` unless it was asked for."""
     if config.getoption("--run-long") or "long" in (config.getoption("-m") or ""):
+        for item in items:
+            if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))
         return
     left_out = [item for item in items if item.get_closest_marker("long")]
     if left_out:
