@@ -310,6 +310,15 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(exported["policies"], EXPORTED["policies"])
         self.assertEqual(exported["permissions"], EXPORTED["permissions"])
 
+    def test_names_that_the_broker_gave(self) -> None:
+        """A queue that a broker has named is in its export, and comes back from there, as on RabbitMQ."""
+        named = self.vhost.declare_queue("", durable=True).name
+        self.vhost.bind_queue(named, "amq.topic", "a.#")
+        other = make_broker()
+        import_definitions(other, Definitions.parse(export_definitions(self.broker)))
+        self.assertEqual(list(other.vhosts["/"].queues), [named])
+        self.assertEqual(other.vhosts["/"].binding_count, 1)
+
     def test_an_export_of_one_virtual_host(self) -> None:
         import_definitions(self.broker, Definitions.parse(EXPORTED))
         exported = export_vhost(self.vhost)

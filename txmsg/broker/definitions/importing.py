@@ -135,7 +135,11 @@ def _declare_queue(vhost: VirtualHost, given: QueueDefinition, where: str, repor
     was_there = given.name in vhost.queues
     try:
         vhost.declare_queue(
-            given.name, durable=given.durable, auto_delete=given.auto_delete, arguments=dict(given.arguments)
+            given.name,
+            durable=given.durable,
+            auto_delete=given.auto_delete,
+            arguments=dict(given.arguments),
+            takes_reserved=True,
         )
     except Fault as fault:
         _judge(fault, where, was_there, report)

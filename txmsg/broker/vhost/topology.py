@@ -223,11 +223,13 @@ class Topology(ABC):
         auto_delete: bool = False,
         arguments: Mapping[str, Any] | None = None,
         owner: Hashable | None = None,
+        takes_reserved: bool = False,
     ) -> Queue:
         """Make sure that there is such a queue (queue.declare), and return it.
 
         An empty name gives a new queue, named by the broker.  With `passive` only the name counts.  An exclusive
         queue belongs to `owner`, ends with it and is never durable.  Names of direct reply-to are not for here.
+        `takes_reserved`: a new `amq.` name will do: a broker has named the queue, before it was written down.
 
         Faults: 403 for a new `amq.` name, 404 (`passive`), 405 if it is another's exclusively or `exclusive` was
         not the same, 406 if there is one with other properties, an argument is invalid or the limit is reached.
@@ -245,7 +247,7 @@ class Topology(ABC):
             check_queue_equivalence(found, durable=durable, auto_delete=auto_delete, arguments=arguments)
             found.used()
             return found
-        if name.startswith(_RESERVED):
+        if name.startswith(_RESERVED) and not takes_reserved:
             raise faults.reserved_name("queue", name)
         if self.strict_4 and not durable and not exclusive:
             raise faults.transient_queue_refused()
