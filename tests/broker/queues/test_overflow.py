@@ -122,6 +122,13 @@ class OverflowTests(QueueTestCase):
         headers = dead[0].message.decoded_properties.headers or {}
         self.assertEqual((headers["x-death"][0]["reason"], headers["x-death"][0]["queue"]), ("maxlen", "q"))
 
+    def test_reject_publish_dlx_of_a_quorum_queue(self) -> None:
+        """It counts as drop-head there (measured)."""
+        arguments = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish-dlx", **self.dead()}
+        queue = self.queue(durable=True, arguments=arguments)
+        self.assertEqual(self.put(queue, b"1", b"2"), [ROUTED, ROUTED])
+        self.assertEqual((self.ready(queue), self.ready(self.vhost.queues["dead"])), ([b"2"], [b"1"]))
+
     def test_reject_publish_dlx_without_exchange(self) -> None:
         queue = self.queue(arguments={"x-max-length": 0, "x-overflow": "reject-publish-dlx"})
         self.assertEqual(self.put(queue, b"1"), [REJECTED])

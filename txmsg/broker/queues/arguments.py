@@ -312,10 +312,16 @@ class QueueArguments:
 
     @property
     def length_limit(self) -> LengthLimit | None:
-        """The limit on the length; None if there is none."""
+        """The limit on the length; None if there is none.
+
+        Quorum queues take `reject-publish-dlx` for `drop-head` (measured; RabbitMQ's log says so).
+        """
         if self.max_length is None and self.max_length_bytes is None:
             return None
-        return LengthLimit(self.max_length, self.max_length_bytes, self.overflow)
+        overflow = self.overflow
+        if self.queue_type == QUORUM and overflow == REJECT_PUBLISH_DLX:
+            overflow = DROP_HEAD
+        return LengthLimit(self.max_length, self.max_length_bytes, overflow)
 
 
 #: What most queues ask for.
