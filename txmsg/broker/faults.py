@@ -21,6 +21,7 @@ __all__ = [
     "Fault",
     "access_refused",
     "acknowledgement_timeout",
+    "broker_full",
     "cannot_switch_mode",
     "consumer_limit",
     "default_exchange",
@@ -329,6 +330,11 @@ def queue_full(name: str, vhost: str, limit: int) -> Fault:
     return fault(
         constants.CONTENT_TOO_LARGE, f"{_resource('queue', name, vhost)} may hold {limit} bytes and has no room for it"
     )
+
+
+def broker_full(limit: int) -> Fault:
+    """311: a message is more than the broker has room for, though publishers are blocked long before; ours."""
+    return fault(constants.CONTENT_TOO_LARGE, f"the broker holds more than {limit} bytes and has no room for it")
 
 
 def invalid_message(reason: str) -> Fault:

@@ -76,3 +76,20 @@ class FullQueues(ClientTestCase):
         (opened,) = self.client.events()
         assert isinstance(opened, MethodReceived)
         return 2
+
+
+class FullBroker(ClientTestCase):
+    """Beyond the hard limit on all bytes, which transactions that are committed at once can reach (C7.3)."""
+
+    limits = BrokerLimits(broker_bytes=100_000)
+
+    def test_in_a_transaction(self) -> None:
+        """What was not taken is not answered with tx.commit-ok."""
+        self.client.declare("q")
+        self.client.select_tx()
+        self.client.publish("", "q", b"x")
+        self.broker.usage.add(200_000)
+        self.client.send(1, tx.Commit())
+        text = "CONTENT_TOO_LARGE - the broker holds more than 125000 bytes and has no room for it"
+        self.assert_channel_closed(311, text, tx.Commit)
+        self.assertEqual(self.depth("q"), 0)

@@ -49,6 +49,11 @@ class Usage:
         elif self.is_high and self.bytes <= self._low_mark:
             self._fall()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether queues take nothing any more."""
+        return self.bytes > self.hard_limit
+
     def add(self, cost: int) -> None:
         """`cost` more bytes are held."""
         self.bytes += cost

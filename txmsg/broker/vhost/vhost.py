@@ -191,7 +191,7 @@ class VirtualHost(Topology):
         return _put(self.routes.find(source, keys, properties.headers), message)
 
     def check_capacity(self, message: Message, properties: BasicProperties) -> None:
-        """Fault 311 if a queue that `message` goes to holds as many bytes as one may.
+        """Fault 311 if a queue that `message` goes to, or the broker, holds as many bytes as one may.
 
         For a publisher without confirms, once :meth:`publish` has answered REJECTED: nothing else would tell it.
         """
@@ -200,6 +200,8 @@ class VirtualHost(Topology):
         for queue in self.routes.find(self.publishable(message.exchange), keys, headers):
             if queue.is_full_for(message):
                 raise faults.queue_full(queue.name, self.name, self.limits.queue_bytes)
+        if self.usage.is_full:
+            raise faults.broker_full(int(self.usage.hard_limit))
 
     def _reply(self, keys: list[str], message: Message) -> list[str]:
         """Hand the message to the channels among `keys`; returns the others.
