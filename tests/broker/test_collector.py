@@ -7,7 +7,7 @@ import gc
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmsg.broker.collector import INTERVAL, STEP, CollectorWatch
+from txmsg.broker.collector import INTERVAL, STEP, THAW, CollectorWatch
 from txmsg.broker.message import Entry, Message
 from txmsg.broker.vhost.usage import Usage
 from txmsg.wire.properties import NO_PROPERTIES
@@ -74,6 +74,13 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(self.look(), [])
         self.usage.add(STEP)
         self.assertEqual(self.look(), ["collect 1", "freeze"])
+
+    def test_everything_is_looked_at_again(self) -> None:
+        """What was set aside and has ended since then is found."""
+        for times in range(1, 2 * THAW + 1):
+            self.usage.add(STEP)
+            expected = ["collect 1", "freeze"] if times % THAW else ["unfreeze", "collect 2", "freeze"]
+            self.assertEqual(self.look(), expected)
 
     def test_stop_leaves_nothing(self) -> None:
         self.usage.add(2 * STEP)

@@ -5,6 +5,9 @@ half a second in which nobody is served (R32).  Messages are in no cycle, so wha
 permanent generation (`gc.freeze`), where it is not looked at; what is released there is freed as ever.  Once the
 queues are nearly empty everything is given back (`gc.unfreeze`).
 
+Connections and channels are in cycles: of those that lived when something was set aside nothing would be freed while
+messages wait.  So after every THAW times everything is looked at once.
+
 This concerns the whole process, so only the process that is a broker (`txmsg.broker.service`) does it.
 """
 
@@ -16,12 +19,14 @@ from typing import Final, Protocol
 from txmsg.broker.interfaces import Clock, Timer
 from txmsg.broker.vhost.usage import Usage
 
-__all__ = ["INTERVAL", "STEP", "Collector", "CollectorWatch"]
+__all__ = ["INTERVAL", "STEP", "THAW", "Collector", "CollectorWatch"]
 
 #: Seconds between two looks.
 INTERVAL: Final = 0.05
 #: Bytes by which the queues have grown when what is new is set aside: about 10,000 small messages.
 STEP: Final = 4 * 1024 * 1024
+#: So often things are set aside before everything is looked at again: after a million small messages at least.
+THAW: Final = 100
 
 
 class Collector(Protocol):
@@ -50,6 +55,8 @@ class CollectorWatch:
         self._call: Timer | None = None
         #: Bytes in the queues when things were set aside last.
         self._set_aside = 0
+        #: How often that was since everything was looked at.
+        self._times = 0
 
     def start(self) -> None:
         """Begin; what the process has now is set aside, too."""
@@ -69,12 +76,18 @@ class CollectorWatch:
     def _look(self) -> None:
         held = self._usage.bytes
         if held - self._set_aside >= STEP:
-            self._collector.collect(1)  # so that no young cycle is set aside for ever
+            self._times += 1
+            if self._times < THAW:
+                self._collector.collect(1)  # so that no young cycle is set aside
+            else:
+                self._times = 0
+                self._collector.unfreeze()
+                self._collector.collect()
             self._collector.freeze()
             self._set_aside = held
         elif self._set_aside and held < STEP:
             self._collector.unfreeze()
-            self._set_aside = 0
+            self._set_aside = self._times = 0
         elif self._set_aside:
             # What has left since then makes room for new messages, which have not been set aside.
             self._set_aside = min(self._set_aside, held)
