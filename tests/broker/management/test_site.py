@@ -276,6 +276,54 @@ class LimitTests(SiteTestCase):
         protocol.dataReceived(head + b"2\r\n{}\r\n0\r\n\r\n")
         self.assertEqual(self.split(transport.value())[0], 201)
 
+    def test_a_long_body_of_a_stranger(self) -> None:
+        """Nothing is read beyond what came with the head, until the login was right; a wrong one ends it, late."""
+        for login in (None, "guest:wrong"):
+            for length, headers in ((site.LARGE_BODY_LIMIT, {}), (None, {"Transfer_Encoding": "chunked"})):
+                with self.subTest(login=login, length=length):
+                    protocol, transport = self.connect()
+                    head = self.head("POST", "/api/definitions", login=login, length=length, **headers)
+                    protocol.dataReceived(head)
+                    if login is not None:
+                        self.assertEqual((transport.producerState, transport.value()), ("paused", b""))
+                        self.reactor.advance(30)
+                    self.assertEqual(self.split(transport.value())[0], 401)
+                    self.assertTrue(transport.disconnecting)
+                    protocol.dataReceived(b"5\r\n12345\r\n0\r\n\r\n")
+                    self.assertEqual(transport.value().count(b"HTTP/1.1"), 1)
+                    self.open.pop().connectionLost(Failure(ConnectionDone()))
+
+    def test_a_long_body_of_a_stranger_who_has_gone(self) -> None:
+        """Nothing is left of it."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(self.head("POST", "/api/definitions", login="guest:wrong", length=1 << 20))
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.open.remove(protocol)
+        self.reactor.advance(30)
+        self.assertEqual(transport.value(), b"")
+
+    def test_a_long_body_that_is_read(self) -> None:
+        """The login is asked for once, and the rest is read when it was right; so with what comes in one piece."""
+        document = json.dumps({"payload": "x" * 100_000, "payload_encoding": "string", "properties": {}})
+        document = document[:-1] + ', "routing_key": "q"}'
+        self.broker.vhosts["/"].declare_queue("q")
+        logins: list[str] = []
+        check = self.broker.users.check
+
+        def counted(name: str, password: Any, host: str) -> Any:
+            logins.append(name)
+            return check(name, password, host)
+
+        self.patch(self.broker.users, "check", counted)
+        path = "/api/exchanges/%2F/amq.default/publish"
+        protocol, transport = self.connect()
+        protocol.dataReceived(self.head("POST", path, login=GUEST, length=len(document)))
+        self.assertEqual(transport.producerState, "producing")
+        protocol.dataReceived(document.encode())
+        self.assertEqual(self.split(transport.value())[0], 200)
+        self.assertEqual(self.split(self.request("POST", path, body=document.encode()))[0], 200)
+        self.assertEqual((len(logins), self.broker.vhosts["/"].queue("q").message_count), (2, 2))
+
     def test_connections(self) -> None:
         for _ in range(site.MOST_CONNECTIONS):
             self.connect()

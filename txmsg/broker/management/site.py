@@ -3,6 +3,7 @@
 RFC 9110, RFC 7617 (Basic).  The limits (R36): a request's body, 1 MiB but for definitions and publishes; connections
 at once; seconds without a request.  The invariants:
 
+- nobody fills memory or disk without a password: of a body, at most 64 KiB and one read are taken before it was right;
 - nothing is answered, not even whether a path exists, before a password was right; a wrong one takes as long as at the
   AMQP port, and longer each time;
 - on an address of this machine only requests that name this machine are answered, so that a page in a browser cannot
@@ -37,19 +38,29 @@ __all__ = ["ManagementListener", "ManagementResource", "listen_management"]
 #: Octets of a request's body; more where definitions and messages come in.
 BODY_LIMIT: Final = 1 << 20
 LARGE_BODY_LIMIT: Final = 32 << 20
+#: A body that may be longer is read only once the login was right.
+_UNCHECKED_BODY_LIMIT: Final = 64 << 10
 #: Connections at once, and seconds that one may be idle.
 MOST_CONNECTIONS: Final = 64
 IDLE_TIMEOUT: Final = 60
 
-_TOO_LARGE: Final = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_CHALLENGE: Final = 'Basic realm="txmsg management"'
+_CLOSING: Final = b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+_TOO_LARGE: Final = b"HTTP/1.1 413 Content Too Large\r\n" + _CLOSING
+_UNAUTHORIZED: Final = b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: " + _CHALLENGE.encode() + b"\r\n" + _CLOSING
 
 
 class _Request(Request):
-    """A request whose body is bounded before it is read."""
+    """A request whose body is bounded before it is read; a long one is read when the login was right.
 
-    #: Its body is too long, and it has been answered.
+    logging_in: Deferred or None -- of a request whose body is long: fires with the user, or None for a wrong login.
+    """
+
+    #: It has been answered before its body was there.
     _is_refused = False
+    _is_whole = False
     _received = 0
+    logging_in: Deferred[User | None] | None = None
 
     def gotLength(self, length: int | None) -> None:
         """Twisted: all headers are here; None: the body comes in chunks, its length unknown."""
@@ -60,7 +71,29 @@ class _Request(Request):
         is_too_long = length is not None and length > self._limit
         super().gotLength(0 if is_too_long else length)  # type: ignore[no-untyped-call]
         if is_too_long:
-            self._refuse()
+            self._refuse(_TOO_LARGE)
+        elif length is None or length > _UNCHECKED_BODY_LIMIT:
+            self._log_in_first(channel)
+
+    def _log_in_first(self, channel: Any) -> None:
+        resource = channel.site.resource
+        if not isinstance(resource, ManagementResource):
+            return
+        self.client = channel.getPeer()
+        transport = channel._networkProducer
+        transport.pauseProducing()
+
+        def logged_in(user: User | None) -> User | None:
+            if self.channel is not None and not self._is_whole:
+                if user is None:
+                    self._refuse(_UNAUTHORIZED)
+                else:
+                    transport.resumeProducing()
+            return user
+
+        self.logging_in = resource.log_in(self).addCallback(logged_in)
+        # What went wrong is told by the request itself, if that comes to be.
+        self.logging_in.addErrback(lambda failure: logged_in(None) or failure)
 
     def handleContentChunk(self, data: bytes) -> None:
         """Twisted: a piece of the body."""
@@ -68,18 +101,19 @@ class _Request(Request):
             return
         self._received += len(data)
         if self._received > self._limit:
-            self._refuse()
+            self._refuse(_TOO_LARGE)
         else:
             super().handleContentChunk(data)  # type: ignore[no-untyped-call]
 
-    def _refuse(self) -> None:
+    def _refuse(self, answer: bytes) -> None:
         self._is_refused = True
         channel: Any = self.channel
-        channel.transport.write(_TOO_LARGE)
+        channel.transport.write(answer)
         channel.loseConnection()
 
     def process(self) -> None:
         """Twisted: the request is whole."""
+        self._is_whole = True
         if not self._is_refused:
             super().process()  # type: ignore[no-untyped-call]
 
@@ -104,15 +138,16 @@ class ManagementResource(Resource):
             _send(request, Answer(421, {"error": "misdirected_request", "reason": "The Host header is another one's"}))
             return NOT_DONE_YET
         ended = request.notifyFinish()
-        working = self._authenticate(request).addCallback(self._authenticated, request)
+        logging_in = getattr(request, "logging_in", None) or self.log_in(request)
+        working = logging_in.addCallback(self._authenticated, request)
         # The one who asks has gone: nobody waits for the answer.
         ended.addErrback(lambda _: working.cancel())
         working.addCallback(lambda answer: _send(request, answer) if not request._disconnected else None)
         working.addErrback(self._failed, request)
         return NOT_DONE_YET
 
-    def _authenticate(self, request: Request) -> Deferred[User | None]:
-        """The user, once the password is found right."""
+    def log_in(self, request: Request) -> Deferred[User | None]:
+        """Fire with the user whose password is right; with None, and late, if it is not."""
         name = cast(bytes, request.getUser()).decode("utf-8", "surrogateescape")
         password = Hidden(cast(bytes, request.getPassword()))
         if not name:
@@ -135,7 +170,7 @@ class ManagementResource(Resource):
             return Answer(
                 401,
                 {"error": "not_authorized", "reason": "Login failed"} if request.getUser() else None,
-                {"WWW-Authenticate": 'Basic realm="txmsg management"'},
+                {"WWW-Authenticate": _CHALLENGE},
             )
         segments = [segment.decode("utf-8", "surrogateescape") for segment in request.postpath or ()]
         if segments and segments[0] == "api":
