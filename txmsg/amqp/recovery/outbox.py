@@ -83,6 +83,8 @@ class PublisherOutbox:
         self._line: deque[Publication] = deque()
         #: How many may be in flight while the one that broke a channel is being looked for; 0: nobody looks.
         self._window = 0
+        #: How many in `_waiting` have their outcome, at most.
+        self._given_up = 0
         self._ended: BaseException | None = None
         self._is_stopping = False
         self._timer: IDelayedCall | None = None
@@ -224,8 +226,12 @@ class PublisherOutbox:
         if publication.called:
             return
         publication.called = True
+        publication.body = b""
         self._uncount(publication, "cancelled")
-        if self._is_watched:
+        self._given_up += 1
+        if self._given_up > 100 and self._given_up > len(self._waiting) // 2:
+            self._forget_finished()
+        if self._is_watched or self._window:
             self._after_answer()
 
     def _finish(self, publication: Publication, outcome: str, error: BaseException) -> None:
@@ -314,9 +320,15 @@ class PublisherOutbox:
         self._window = 1 if any(publication.is_suspect for publication in self._waiting) else 0
 
     def _look_on(self) -> None:
-        """While looking: when what is in flight has been answered, it was none of them."""
+        """While looking: when what is in flight has been answered, it was none of them.
+
+        What has its outcome, because nobody waits any more or its time is up, is not waited for: it is fewer than the
+        doubled window lets in flight.
+        """
         channel = self._channel
-        if channel is None or channel.unconfirmed is None or len(channel.unconfirmed):
+        if channel is None or channel.unconfirmed is None:
+            return
+        if not all(publication.called for publication in channel.unconfirmed.pending.values()):
             return
         waiting = self._waiting
         while waiting and waiting[0].called:
@@ -389,11 +401,14 @@ class PublisherOutbox:
             else:
                 self._finish(publication, "not_sent", NotSent(f"not written within the time limit: {why}"))
         self._forget_finished()
+        if late and self._window:
+            self._look_on()
 
     def _forget_finished(self) -> None:
         """What has its outcome needs no place any more."""
         self._again = [publication for publication in self._again if not publication.called]
         self._waiting = deque(publication for publication in self._waiting if not publication.called)
+        self._given_up = 0
 
     def _why_waiting(self) -> str:
         protocol = self._keeper.protocol

@@ -128,7 +128,7 @@ class Publisher(PublisherOutbox):
         - PublishTimeout -- written, and not confirmed before the deadline: the outcome is unknown;
         - PublishUnconfirmed -- the same, because of a loss with `on_loss="fail"`, or because the publisher was closed;
         - NotSent, Overloaded -- nothing has left: publishing again is safe;
-        - EncodeError -- it cannot be sent as it is.
+        - EncodeError -- it cannot be sent as it is; ConfigurationError -- for a timeout that is none.
 
         Never raises.  Cancelling the Deferred keeps back what has not been written; what has been written stays so, but
         is not written again.
@@ -185,7 +185,8 @@ class Publisher(PublisherOutbox):
         else:
             encoded = used.encode()
             message = MandatoryPublish(message_id, exchange, routing_key, body) if is_mandatory else None
-        deadline = self._clock.seconds() + (self.timeout if timeout is None else timeout)
+        limit = self.timeout if timeout is None else validation.seconds("timeout", timeout)
+        deadline = self._clock.seconds() + limit
         size = len(body) + PUBLICATION_OVERHEAD
         return Publication(self, exchange, routing_key, encoded, message_id, body, message, deadline, size)
 
@@ -217,7 +218,7 @@ class Publisher(PublisherOutbox):
         return self.wait_for_room()
 
     def drain(self, timeout: float | None = None) -> Deferred[PublisherReport]:
-        """Wait until every publish so far has its outcome, at most `timeout` seconds; fires with the report.
+        """Wait until no publish is without an outcome, at most `timeout` seconds; fires with the report.
 
         None: as long as their deadlines last.  Does not fail; the report has what is left (`outstanding`).
         """
