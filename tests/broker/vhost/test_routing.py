@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.broker.model import fault_of, make_vhost, publish, take, taken_by
+from txmsg.broker.faults import Fault
+from txmsg.broker.message import Message
 from txmsg.broker.queues.queue import ROUTED, UNROUTED
 from txmsg.broker.vhost import routing
 from txmsg.broker.vhost.routing import RouteCache, routing_keys, without_bcc
@@ -67,6 +69,19 @@ class ChainTests(RoutingCase):
         text = "ACCESS_REFUSED - cannot publish to internal exchange 'inside' in vhost '/'"
         self.assertEqual(fault_of(publish, self.vhost, "inside"), (403, text))
         self.assertEqual(fault_of(self.vhost.publishable, "inside"), (403, text))
+
+    def test_internal_after_a_dead_letter(self) -> None:
+        """C7.5: that a dead letter has found its way through it opens it for nobody."""
+        self.exchange("inside", internal=True)
+        self.vhost.bind_queue("one", "inside", "k")
+        letter = Message.published("inside", "k", NO_PROPERTIES, b"")
+        self.vhost.publish_dead_letter("elsewhere", letter, NO_PROPERTIES)
+        self.assertEqual(self.vhost.queues["one"].message_count, 1)
+        again = Message.published("inside", "k", NO_PROPERTIES, b"")
+        with self.assertRaises(Fault) as caught:
+            self.vhost.publish("inside", "k", again, NO_PROPERTIES)
+        self.assertEqual(caught.exception.reply_code, 403)
+        self.assertEqual(self.vhost.queues["one"].message_count, 1)
 
     def test_long_chain(self) -> None:
         """R36: a thousand exchanges in a row are no recursion."""

@@ -109,14 +109,18 @@ class RouteCache:
         self.known: dict[tuple[str, str], Queues] = {}
 
     def find(self, exchange: Exchange, keys: Sequence[str], headers: Headers | None) -> Queues:
-        """As :func:`find_queues`; remembered for a single key, unless a headers exchange is on the way."""
+        """As :func:`find_queues`; remembered for a single key, unless a headers exchange is on the way.
+
+        What is remembered is used for publishes without another look at the exchange, so nothing is that begins at
+        an internal one, where dead letters may go but no publish.
+        """
         if len(keys) != 1:
             return find_queues(exchange, keys, headers)[0] if keys else NO_QUEUES
         asked = (exchange.name, keys[0])
         queues = self.known.get(asked)
         if queues is None:
             queues, used_headers = find_queues(exchange, keys, headers)
-            if not used_headers:
+            if not used_headers and not exchange.internal:
                 if len(self.known) >= _MAX_ROUTES:
                     self.known.clear()
                 self.known[asked] = queues
