@@ -303,6 +303,21 @@ class PermissionTests(unittest.TestCase):
             users.set_permissions("guest", "w", "(")
         self.assertIsNone(users.permissions("guest", "w"))
 
+    def test_given_back(self) -> None:
+        """C7.5: what was taken away and is given back holds on open connections, too."""
+        users = Users(cost=2)
+        given = users.permissions("guest", "/")
+        assert given is not None
+        users.clear_permissions("guest", "/")
+        with self.assertRaises(ConfigurationError):
+            users.set_permissions("guest", "/", "(")
+        self.assertIsNone(users.permissions("guest", "/"))
+        users.set_permissions("guest", "/", "^a")
+        self.assertTrue(given.allows(0, "a"))
+        users.clear_vhost("/")
+        self.assertFalse(given.allows(0, "a"))
+        self.assertIsNot(users.set_permissions("guest", "/"), given)
+
     def test_deleted(self) -> None:
         """With the user goes all it was allowed."""
         users = Users(cost=2)

@@ -132,7 +132,7 @@ class _StoredPassword:
 class _Account:
     """All that is known of one user."""
 
-    __slots__ = ("password", "permissions", "proof", "user")
+    __slots__ = ("former", "password", "permissions", "proof", "user")
 
     def __init__(self, user: User, password: _StoredPassword | None) -> None:
         self.user = user
@@ -140,6 +140,8 @@ class _Account:
         #: A keyed digest of the password that was right last time, so that the next login is quick.
         self.proof: bytes | None = None
         self.permissions: dict[str, Permissions] = {}
+        #: Those that were taken away, which open connections still look at: they may be given back.
+        self.former: dict[str, Permissions] = {}
 
 
 class Users:
@@ -345,11 +347,13 @@ class Users:
         account = self._accounts.get(name)
         if account is None:
             raise ConfigurationError(f"there is no user {clip(name)!r}")
-        permissions = account.permissions.get(vhost)
+        permissions = account.permissions.get(vhost) or account.former.get(vhost)
         if permissions is None:
-            permissions = account.permissions[vhost] = Permissions(name, vhost, configure, write, read)
+            permissions = Permissions(name, vhost, configure, write, read)
         else:
             permissions.set(configure, write, read)
+            account.former.pop(vhost, None)
+        account.permissions[vhost] = permissions
         value = {"user": name, "vhost": vhost, "configure": configure, "write": write, "read": read}
         self._tell(PERMISSION, _permission_name(name, vhost), value)
         return permissions
@@ -361,13 +365,16 @@ class Users:
         if permissions is None:
             return False
         permissions.clear()
+        assert account is not None
+        account.former[vhost] = permissions
         self._tell(PERMISSION, _permission_name(name, vhost), None)
         return True
 
     def clear_vhost(self, vhost: str) -> None:
         """A virtual host is gone: so are all permissions in it."""
-        for name in self.names():
+        for name, account in self._accounts.items():
             self.clear_permissions(name, vhost)
+            account.former.pop(vhost, None)  # its connections are closed
 
     def permissions(self, name: str, vhost: str) -> Permissions | None:
         """What a user may do in a virtual host; None: it may not even connect to it."""
