@@ -29,6 +29,7 @@ __all__ = [
     "exclusive_use",
     "fast_reply_missing",
     "fault",
+    "get_unsupported",
     "global_qos_unsupported",
     "in_use",
     "inequivalent",
@@ -159,6 +160,15 @@ def locked(name: str, vhost: str) -> Fault:
         f"cannot obtain exclusive access to locked {_resource('queue', name, vhost)}. It could be originally "
         "declared on another connection or the exclusive property value does not match that of the original "
         "declaration.",
+    )
+
+
+def get_unsupported(name: str, vhost: str) -> Fault:
+    """405: basic.get from a quorum queue with a single active consumer."""
+    return fault(
+        constants.RESOURCE_LOCKED,
+        f"cannot obtain access to locked {_resource('queue', name, vhost)}. basic.get operations are not supported by "
+        "quorum queues with single active consumer",
     )
 
 

@@ -314,6 +314,20 @@ class Get(ClientTestCase):
         other.send(1, basic.Get(queue="x"))
         self.assertEqual(other.methods()[0].reply_code, 405)  # type: ignore[attr-defined]
 
+    def test_a_single_active_consumer(self) -> None:
+        """Nothing for basic.get in a quorum queue (measured); a classic one does not mind."""
+        arguments = {"x-single-active-consumer": True}
+        self.client.declare("classic", arguments=arguments)
+        self.client.publish("", "classic", b"1")
+        self.assertIsNotNone(self.client.get("classic"))
+        self.client.declare("quorum", durable=True, arguments={**arguments, "x-queue-type": "quorum"})
+        self.client.send(1, basic.Get(queue="quorum"))
+        text = (
+            "RESOURCE_LOCKED - cannot obtain access to locked queue 'quorum' in vhost '/'. basic.get operations are "
+            "not supported by quorum queues with single active consumer"
+        )
+        self.assert_channel_closed(405, text, basic.Get)
+
     def test_a_client_that_has_closed_gets_nothing(self) -> None:
         self.client.publish("", "q", b"a")
         self.client.send(1, basic.Get(queue="q", no_ack=True), channel.Close(200, "bye"))

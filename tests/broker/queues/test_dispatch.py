@@ -249,6 +249,13 @@ class QueueDispatchTests(QueueTestCase):
         queue.add_consumer(shared)
         self.assertEqual(queue.consumers, [shared])
 
+    def test_exclusive_on_a_quorum_queue(self) -> None:
+        """It means nothing there (measured)."""
+        queue = self.queue(durable=True, arguments={"x-queue-type": "quorum", "x-single-active-consumer": True})
+        for tag in ("a", "b"):
+            queue.add_consumer(FakeConsumer(tag, exclusive=True))
+        self.assertEqual(queue.consumer_count, 2)
+
     def test_exclusive_on_a_single_active_queue(self) -> None:
         """Refused even for the first (measured)."""
         self.refuse(self.queue(arguments={"x-single-active-consumer": True}), FakeConsumer(exclusive=True))

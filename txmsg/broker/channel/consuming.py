@@ -16,6 +16,7 @@ from txmsg.broker.faults import (
     Fault,
     consumer_limit,
     duplicate_consumer_tag,
+    get_unsupported,
     global_qos_unsupported,
     invalid_argument,
     kind_of,
@@ -222,6 +223,8 @@ class Consuming:
         name = self.queue_name(method.queue)
         channel.connection.permissions.check_read("queue", name)
         queue = channel.vhost.queue(name, channel.connection)
+        if queue.type == QUORUM and queue.settings.single_active_consumer:
+            raise get_unsupported(name, channel.vhost.name)
         settling = channel.settling
         limit = channel.vhost.limits.unacked_per_channel
         if not method.no_ack and len(settling.unacked) >= limit:

@@ -296,10 +296,13 @@ class Queue:
     def add_consumer(self, consumer: Consumer) -> None:
         """From now on `consumer` gets messages, the first ones before this returns.
 
-        Fault 403 when it or another one wants the queue for itself alone.
+        Fault 403 when it or another one wants the queue for itself alone, which nobody can of a quorum queue: there
+        RabbitMQ takes `exclusive` without effect.
         """
         dispatcher = self._dispatcher
-        if dispatcher.is_exclusive or (consumer.exclusive and (len(dispatcher) or dispatcher.is_single)):
+        if not self._is_quorum and (
+            dispatcher.is_exclusive or (consumer.exclusive and (len(dispatcher) or dispatcher.is_single))
+        ):
             raise faults.exclusive_use(self.name, self.vhost.name)
         dispatcher.add(consumer)
         self._dispatch()
