@@ -53,6 +53,14 @@ async def coroutine(delivery):
     await publish(delivery)
     seen("coroutine", delivery.body.decode())
 
+async def publishing(delivery, publisher):
+    await publisher.publish("", "answers", delivery.body.upper())
+    seen("publishing", delivery.body.decode())
+
+def publishing_thread(delivery, publisher):
+    assert publisher.publish("", "answers", delivery.body.upper())
+    seen("publishing_thread", delivery.body.decode())
+
 def threaded(delivery):
     assert threading.current_thread() is not threading.main_thread()
     delivery.call_in_reactor(publish, delivery)
@@ -62,6 +70,14 @@ async def slow(delivery):
     seen("begin", delivery.body.decode())
     await later(1.0)
     seen("end", delivery.body.decode())
+
+async def quick(delivery):
+    await later(0.002)
+    seen(delivery.body.decode())
+
+async def forwarding(delivery, publisher):
+    await publisher.publish("", "answers", delivery.body)
+    seen(delivery.body.decode())
 
 def never(delivery):
     seen("begin", delivery.body.decode())

@@ -91,9 +91,21 @@ def test_every_setting_can_stand_in_the_file(write: Any, tmp_path: Path) -> None
         concurrency = 4
         consumer_tag = "tag"
         exclusive = true
+        host_order = "listed"
+        start_limit = 0
+        recovery_limit = 3600
+        refused_limit = "unlimited"
+        resubscribe_limit = "unlimited"
+        attempt_timeout = 5
+        backoff_initial = 0.1
+        backoff_maximum = 10
+        dedupe_window = 1000
         handler = "shop.tasks:handle"
         threads = 8
-        on_failure = "reject"
+        on_failure = "retry"
+        retry_delays = [1, 2.5]
+        dead_letter = "orders.failed"
+        publish_timeout = 5
         requeue_delay = 2
         drain = 12.5
         [queue_arguments]
@@ -122,9 +134,21 @@ def test_every_setting_can_stand_in_the_file(write: Any, tmp_path: Path) -> None
         concurrency=4,
         consumer_tag="tag",
         exclusive=True,
+        host_order="listed",
+        start_limit=0.0,
+        recovery_limit=3600.0,
+        refused_limit=float("inf"),
+        resubscribe_limit=None,
+        attempt_timeout=5.0,
+        backoff_initial=0.1,
+        backoff_maximum=10.0,
+        dedupe_window=1000,
         handler="shop.tasks:handle",
         threads=8,
-        on_failure="reject",
+        on_failure="retry",
+        retry_delays=(1.0, 2.5),
+        dead_letter="orders.failed",
+        publish_timeout=5.0,
         requeue_delay=2.0,
         drain=12.5,
     )
@@ -191,7 +215,7 @@ def test_concurrency_and_prefetch_follow_from_the_threads(
         ("prefech = 1", "unknown key 'prefech'"),
         ("prefech = 1", "did you mean 'prefetch'?"),
         ('tls-ca = "x"', "did you mean 'tls_ca'?"),
-        ("xyzzy = 1", "known are: allow_plaintext_auth, auto_delete, bind"),
+        ("xyzzy = 1", "known are: allow_plaintext_auth, attempt_timeout, auto_delete, backoff_initial"),
         ('prefetch = "ten"', "key 'prefetch' in"),
         ('prefetch = "ten"', "must be an integer from 1 to 65535 or 'unlimited', not a string"),
         ("prefetch = true", "not a boolean"),
@@ -208,7 +232,16 @@ def test_concurrency_and_prefetch_follow_from_the_threads(
         ('bind = ["events"]', "must be EXCHANGE:KEY (the key may be empty), not 'events'"),
         ('bind = [":key"]', "must be EXCHANGE:KEY"),
         ("queue_arguments = 1", "must be a table, not an integer"),
-        ('on_failure = "retry"', "must be one of requeue_once, reject, not 'retry'"),
+        ('on_failure = "again"', "must be one of requeue_once, reject, retry, not 'again'"),
+        ('on_failure = "retry"', "needs retry_delays"),
+        ("retry_delays = 1", "must be an array of numbers, not an integer"),
+        ('retry_delays = ["1"]', "must be a number from 0.001 to 2.592e+06, not a string"),
+        ("retry_delays = [0]", "not 0"),
+        (f"retry_delays = {[1] * 21}", "must have at most 20 numbers, not 21"),
+        ('dead_letter = "dead"', "has no effect without retry_delays"),
+        ("url = []", "must not be empty"),
+        ("url = [1]", "must be a string or an array of strings, not an integer"),
+        ('start_limit = "never"', "must be a number from 0 to 86400 or 'unlimited', not a string"),
         ('consumer_tag = ""', "must not be empty"),
         ("queue = 5", "must be a string, not an integer"),
         ("prefetch = ", "is not valid TOML"),
@@ -264,6 +297,10 @@ def test_what_is_required(name: str) -> None:
         ({"tls_cert": "c.pem", "url": "h"}, "needs a URL that begins with amqps://"),
         ({"threads": "2", "concurrency": "3"}, "must not be above the number of threads (2)"),
         ({"durable": False}, "has no effect without declare"),
+        ({"on_failure": "retry"}, "needs retry_delays"),
+        ({"on_failure": "reject", "retry_delays": ["1"]}, "has no effect with on_failure 'reject'"),
+        ({"dead_letter": "dead"}, "has no effect without retry_delays"),
+        ({"tls_ca": "ca.pem", "url": ["amqps://a", "amqp://b"]}, "needs a URL that begins with amqps://"),
         ({"queue_arguments": ["a=b"]}, "has no effect without declare"),
     ],
 )
@@ -301,6 +338,31 @@ def test_what_is_given_apart_replaces_its_part_of_the_url() -> None:
     assert credentials(load({"TXMSG_URL": URL, "TXMSG_PASSWORD": "x"})) == (bare, "b@b", "x")
     assert credentials(load({"TXMSG_URL": URL, "TXMSG_USERNAME": "x"})) == (bare, "x", "p/w:")
     assert credentials(load({"TXMSG_PASSWORD": "x"}, url=URL)) == (URL, None, None)
+
+
+def test_several_urls(write: Any) -> None:
+    """R11: as an option that is repeated, as an array, with ";" between them; the value is one."""
+    expected = "amqp://a;amqps://b/v"
+    assert load(url=["amqp://a", "amqps://b/v"]).url == expected
+    assert load(config=write('url = ["amqp://a", "amqps://b/v"]')).url == expected
+    assert load({"TXMSG_URL": expected}).url == expected
+
+
+def test_credentials_of_several_urls() -> None:
+    """C3.5: those given apart are for all of them; those in a URL for that one only."""
+    urls = ["amqp://a:1@x", "amqp://b:2@y"]
+    assert credentials(load(url=urls)) == (";".join(urls), None, None)
+    environ = {"TXMSG_USERNAME": "bob", "TXMSG_PASSWORD": "pw"}
+    assert credentials(load({"TXMSG_URL": ";".join(urls), **environ})) == ("amqp://x;amqp://y", "bob", "pw")
+    code, text = refused({"TXMSG_URL": ";".join(urls), "TXMSG_PASSWORD": CANARY})
+    assert code == 78
+    assert "several URLs with users of their own" in text
+
+
+def test_delays_mean_retries() -> None:
+    config = load(retry_delays=["1", "10"])
+    assert (config.on_failure, config.retry_delays) == ("retry", (1.0, 10.0))
+    assert load(retry_delays=["1"], on_failure="retry").on_failure == "retry"
 
 
 def test_environment_credentials_fill_a_url_without() -> None:

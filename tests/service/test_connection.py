@@ -10,14 +10,15 @@ from tests.certificates import shared_authority
 from txmsg.amqp import ExternalCredentials, PlainCredentials
 from txmsg.amqp.secret import Secret
 from txmsg.service.config import ConsumerConfig
-from txmsg.service.connection import connection_parameters
+from txmsg.service.connection import connection_targets
 from txmsg.service.settings import SettingError
 
 CANARY = "c4n4ry"
 
 
 def parameters(**config: Any) -> Any:
-    return connection_parameters(ConsumerConfig(queue="work", handler="a:b", **config))
+    (made,) = connection_targets(ConsumerConfig(queue="work", handler="a:b", **config))
+    return made
 
 
 def test_what_is_not_given_is_the_clients_default() -> None:
@@ -39,6 +40,15 @@ def test_what_is_given() -> None:
     assert made.credentials == PlainCredentials("bob", "pw")
     assert (made.host, made.virtual_host, made.heartbeat, made.connection_name) == ("h", "shop", 0, "me")
     assert made.allow_plaintext_auth
+
+
+def test_several_hosts() -> None:
+    """R11: each URL with its own user, all with what is given apart."""
+    config = ConsumerConfig(queue="work", handler="a:b", url=f"amqps://a:1@x;amqps://b:{CANARY}@y/v", heartbeat=9)
+    one, two = connection_targets(config)
+    assert (one.credentials, two.credentials) == (PlainCredentials("a", "1"), PlainCredentials("b", CANARY))
+    assert (one.heartbeat, two.heartbeat, two.virtual_host) == (9, 9, "v")
+    assert CANARY not in repr(two)
 
 
 def test_a_secret_url_keeps_its_user() -> None:
@@ -70,6 +80,7 @@ def test_a_certificate_without_a_user_logs_in_by_external() -> None:
         ({"url": "amqp://h/a/b"}, "%2F"),
         ({"url": "amqp://h?hartbeat=5"}, "'hartbeat'"),
         ({"url": Secret(f"amqp://bob:{CANARY}/x@h")}, "%2F"),
+        ({"url": "amqp://localhost;amqp://h"}, "no user for 'h'"),
         ({"url": "amqp://h"}, "no user for 'h': set TXMSG_USERNAME and TXMSG_PASSWORD"),
         ({"url": "amqps://localhost", "tls_ca": "/none/ca.pem"}, "/none/ca.pem"),
         ({"url": "amqps://localhost", "tls_cert": "/none/cert.pem"}, "/none/cert.pem"),

@@ -11,9 +11,10 @@ import pytest
 from txmsg.service.config import ConsumerConfig, load_config
 from txmsg.service.consumer import ConsumerService
 from txmsg.service.exit_codes import ExitCode
-from txmsg.service.handler import ThreadRunner
+from txmsg.service.handler import ThreadRunner, wants_publisher
 from txmsg.service.policy import Halt, Reject, Requeue
 from txmsg.service.settings import SETTINGS
+from txmsg.service.watch import REFUSED_LATER
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "consumer-service.md").read_text()
 
@@ -46,7 +47,13 @@ def test_the_defaults_of_the_flags(name: str) -> None:
     assert rows("Settings")[name][1] == f"`{str(default).lower()}`"
 
 
-@pytest.mark.parametrize("name", ["threads", "requeue_delay", "drain"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("threads", "requeue_delay", "drain", "start_limit", "resubscribe_limit", "attempt_timeout"),
+        *("backoff_initial", "backoff_maximum", "dedupe_window", "publish_timeout"),
+    ],
+)
 def test_the_defaults_of_the_numbers(name: str) -> None:
     assert float(rows("Settings")[name][1]) == ConsumerConfig.__dataclass_fields__[name].default
 
@@ -57,15 +64,25 @@ def test_every_exit_code_has_its_row() -> None:
 
 
 def test_the_file_of_the_example(tmp_path: Path) -> None:
-    (text,) = blocks("toml")
+    text, retries = blocks("toml")
     path = tmp_path / "orders.toml"
-    path.write_text(text)
+    path.write_text(retries + text)
     secret = tmp_path / "secret"
     secret.write_text("pw")
     secret.chmod(0o600)
     config = load_config({"config": str(path), "password_file": str(secret)}, {})
     assert config.bind == (("events", "order.created"), ("events", "order.cancelled"))
     assert (config.threads, config.concurrency, config.warnings) == (8, 8, ())
+    assert (config.retry_delays, config.dead_letter, config.on_failure) == ((1, 10, 60), "orders.failed", "retry")
+    assert config.url == "amqps://rabbit1.example/shop;amqps://rabbit2.example/shop"
+
+
+def test_the_limits_of_the_text() -> None:
+    """The defaults that are not numbers of the configuration."""
+    assert rows("Settings")["refused_limit"][1] == f"0 at the start, {REFUSED_LATER:g} later"
+    assert ConsumerConfig.__dataclass_fields__["refused_limit"].default is None
+    assert ConsumerConfig.__dataclass_fields__["recovery_limit"].default is None
+    assert rows("Settings")["recovery_limit"][1] == '`"unlimited"`'
 
 
 def test_the_python_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +90,7 @@ def test_the_python_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     for block in blocks("python"):
         exec(compile(block, "docs/consumer-service.md", "exec"), names)
     assert isinstance(names["service"], ConsumerService)
+    assert wants_publisher(names["forward"])
     assert not ThreadRunner(names["blocking"], 1, None)._busy
 
     class Delivery:

@@ -7,42 +7,42 @@ import itertools
 import signal
 import sys
 import threading
-from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.service.fakes import ClockReactor, FakeConnection
-from tests.service.logs import Logged
-from txmsg import errors
+from tests.service.simulated import ServiceCase
 from txmsg.service import exit as exit_module
-from txmsg.service.config import ConsumerConfig
-from txmsg.service.consumer import ConsumerService
 from txmsg.service.exit import ProcessExit
 
 
-class ExitTestCase(SynchronousTestCase):
+class ExitTestCase(ServiceCase):
     def setUp(self) -> None:
-        self.logged = Logged(self)
-        self.reactor = ClockReactor()
-        self.connecting: Deferred[Any] = Deferred()
+        super().setUp()
+        self.reactor = self.clock
+        self.stops = 0
+        self.reactor.stop = self.count_stop
+        self.reactor.callFromThread = lambda call, *args: self.reactor.callLater(0, call, *args)
         self.left: list[int] = []
         self.has_left = threading.Event()
         self.stderr = io.StringIO()
         self.patch(sys, "__stderr__", self.stderr)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
-        self.service = ConsumerService(
-            ConsumerConfig(queue="work", handler="none:none", drain=5.0),
-            lambda delivery: Deferred(),
-            reactor=self.reactor,
-            connect=lambda parameters, *, reactor: self.connecting,
-        )
+        self.make(lambda delivery: Deferred(), drain=5.0, start_limit=0.0)
         self.exit = ProcessExit(self.leave)
         self.exit.watch(self.service, self.reactor)
         self.addCleanup(self.cancel_watchdog)
+        self.addCleanup(self.end_service)
+
+    def count_stop(self) -> None:
+        self.stops += 1
+
+    def end_service(self) -> None:
+        self.service.stopService()
+        self.service.stop_now()
+        self.simulation.advance(1)
 
     def cancel_watchdog(self) -> None:
         if self.exit._watchdog is not None:
@@ -52,14 +52,17 @@ class ExitTestCase(SynchronousTestCase):
         self.left.append(code)
         self.has_left.set()
 
-    def consuming(self) -> FakeConnection:
+    def consuming(self) -> None:
         """The service started, with one handler that does not end."""
-        connection = FakeConnection()
-        self.connecting.callback(connection)
         self.service.startService()
-        channel = connection.fake_channel
-        channel.offer(channel.delivery(1))
-        return connection
+        self.publish(b"1")
+        self.simulation.advance(1)
+
+    def failing(self) -> None:
+        """The service started without a broker."""
+        self.simulation.run_until(self.simulation.broker.stop())
+        self.service.startService()
+        self.simulation.advance(1)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         signal.raise_signal(number)
@@ -69,18 +72,17 @@ class ExitTestCase(SynchronousTestCase):
 class CodeTests(ExitTestCase):
     def test_a_failed_start(self) -> None:
         """R33: the line on standard error, the reactor stopped, the code at the end of the process."""
-        self.service.startService()
-        self.connecting.errback(errors.AuthenticationFailed("refused"))
+        self.failing()
         (line,) = self.stderr.getvalue().splitlines()
-        self.assertTrue(line.startswith("txmsg-consumer: cannot connect to amqp://localhost:5672/%2F: refused"))
-        self.assertTrue(line.endswith("(exit code 17)"))
-        self.assertEqual((self.reactor.stops, self.left), (1, []))
+        self.assertTrue(line.startswith("txmsg-consumer: cannot connect to amqp://localhost:5672/%2F: "))
+        self.assertTrue(line.endswith("(exit code 14)"))
+        self.assertEqual((self.stops, self.left), (1, []))
         self.exit.at_exit()
-        self.assertEqual(self.left, [17])
+        self.assertEqual(self.left, [14])
 
     def test_success_is_left_to_python(self) -> None:
         self.service.startService()
-        self.service.stopService()
+        self.simulation.run_until(self.service.stopService())
         self.exit.at_exit()
         self.assertEqual((self.left, self.stderr.getvalue()), ([], ""))
 
@@ -88,15 +90,13 @@ class CodeTests(ExitTestCase):
         def stop() -> None:
             raise ReactorNotRunning
 
-        self.reactor.stop = stop  # type: ignore[method-assign]
-        self.service.startService()
-        self.connecting.errback(errors.ConnectFailed())
+        self.reactor.stop = stop
+        self.failing()
         self.assertEqual(self.exit.exit_code, 14)
 
     def test_closed_streams_do_not_change_the_code(self) -> None:
         self.stderr.close()
-        self.service.startService()
-        self.connecting.errback(errors.ConnectFailed())
+        self.failing()
         self.exit.at_exit()
         self.assertEqual(self.left, [14])
 
@@ -113,17 +113,19 @@ class SignalTests(ExitTestCase):
         for number in (signal.SIGTERM, signal.SIGINT):
             self.exit._signals = itertools.count(1)
             self.signal(number)
-        self.assertEqual((self.reactor.stops, self.left), (2, []))
+        self.assertEqual((self.stops, self.left), (2, []))
         self.assertIn("SIGTERM: stopping", self.logged.text)
         self.assertIn("SIGINT: stopping", self.logged.text)
 
     def test_the_second_cuts_the_drain_short(self) -> None:
-        connection = self.consuming()
+        self.consuming()
         self.signal()
         self.service.stopService()  # what the reactor's stop leads to
-        self.assertTrue(connection.is_open)
+        self.simulation.advance(1)
+        self.assertEqual(len(self.simulation.open_links()), 1)
         self.signal()
-        self.assertFalse(connection.is_open)
+        self.simulation.advance(1)
+        self.assertEqual(self.simulation.open_links(), [])
         self.assertEqual(self.exit.exit_code, 75)
         self.assertIn("SIGTERM again", self.logged.text)
 
@@ -133,7 +135,7 @@ class SignalTests(ExitTestCase):
         self.signal()
         self.assertIn("SIGTERM: stopping", self.logged.text)
         self.assertEqual(self.logged.text.count("SIGTERM again"), 1)
-        self.assertEqual(self.reactor.stops, 1)
+        self.assertEqual(self.stops, 1)
 
     def test_the_third_ends_the_process(self) -> None:
         """Also when the reactor is blocked: nothing is left to it."""
@@ -160,7 +162,7 @@ class SignalTests(ExitTestCase):
         self.patch(exit_module, "GRACE", 0.01)
         self.consuming()
         self.service.stopService()
-        self.reactor.advance(5)
+        self.simulation.advance(6)
         self.assertTrue(self.has_left.wait(10))
         self.assertEqual(self.left, [75])
 

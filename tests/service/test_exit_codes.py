@@ -45,7 +45,10 @@ def judged(error: BaseException, stage: Stage) -> tuple[int, str]:
         (errors.ConnectionLost(), Stage.RUNNING, 14, "supervisor"),
         (errors.HeartbeatTimeout(), Stage.RUNNING, 14, "supervisor"),
         (errors.ConnectionForced("shutdown"), Stage.RUNNING, 14, "supervisor"),
+        (errors.AuthenticationFailed("refused"), Stage.RUNNING, 17, "TXMSG_PASSWORD"),
         (errors.ConsumerCancelled("t", "server", "work"), Stage.RUNNING, 12, "must exist"),
+        (errors.NotFound("no queue"), Stage.RUNNING, 12, "must exist"),
+        (errors.AccessRefused("access to queue refused"), Stage.RUNNING, 15, "set_permissions"),
         (errors.PreconditionFailed("delivery acknowledgement timed out"), Stage.RUNNING, 12, "broker's log"),
         (RuntimeError("oops"), Stage.RUNNING, 11, "traceback"),
     ],
@@ -57,6 +60,8 @@ def test_each_error_has_its_code_and_advice(error: BaseException, stage: Stage, 
     assert advice in line
     if stage is Stage.CONNECT:
         assert line.startswith("cannot connect to amqp://bob:***@broker:5672/shop: ")
+    elif stage is Stage.RUNNING and code in (14, 17):
+        assert line.startswith("gave up connecting to amqp://bob:***@broker:5672/shop again: ")
     else:
         assert "'work'" in line
 

@@ -61,6 +61,13 @@ def test_the_options_of_the_issue(stderr: io.StringIO, tmp_path: Path) -> None:
     assert stderr.getvalue() == ""
 
 
+def test_what_may_be_repeated(stderr: io.StringIO) -> None:
+    settings = parse(
+        *NEEDED, "--url", "amqp://localhost", "--url=amqp://127.0.0.1", "--retry-delay", "1", "--retry-delay=60"
+    ).settings
+    assert (settings.url, settings.retry_delays) == ("amqp://localhost;amqp://127.0.0.1", (1.0, 60.0))
+
+
 def test_two_parsers_share_nothing(stderr: io.StringIO) -> None:
     assert parse(*NEEDED, "--bind", "a:b").settings.bind == (("a", "b"),)
     assert parse(*NEEDED).settings.bind == ()
@@ -91,6 +98,7 @@ def test_the_environment(stderr: io.StringIO) -> None:
         (["--queue", "work"], 64, "--handler is required"),
         (["--handler", "math:floor"], 64, "--queue is required"),
         ([*NEEDED, "--prefetch", "x"], 64, "option --prefetch: must be an integer"),
+        ([*NEEDED, "--retry-delay", "1", "--dead-letter", "work"], 78, "must have names of their own"),
         ([*NEEDED, "--config", "/none.toml"], 78, "cannot read '/none.toml'"),
         ([*NEEDED, "--url", "http://h"], 78, "must begin with amqp:// or amqps://"),
         ([*NEEDED, "--url", "amqp://h"], 78, "no user for 'h'"),

@@ -13,14 +13,19 @@ from tests.service.children import Child, ChildTestCase
 
 
 class HandlerTests(ChildTestCase):
-    def test_the_four_kinds_of_handlers(self) -> None:
-        """Issue, peers.md row 39: function, Deferred, async def, threads; each publishes; SIGTERM ends with 0."""
+    def test_the_kinds_of_handlers(self) -> None:
+        """Issue, peers.md row 39: function, Deferred, async def, threads; each publishes; SIGTERM ends with 0.
+
+        Two of them by the service's publisher.
+        """
         self.declare(name="answers")
         kinds: dict[str, list[str]] = {
             "plain": [],
             "deferred": [],
             "coroutine": ["--concurrency", "3"],
             "threaded": ["--threads", "2"],
+            "publishing": [],
+            "publishing_thread": ["--threads", "2"],
         }
         children: dict[str, Child] = {}
         for kind, options in kinds.items():
@@ -37,8 +42,8 @@ class HandlerTests(ChildTestCase):
             self.assertEqual(child.errors, [])
             self.assertIn("3 handled, 0 failed", child.output)
         with self.pika() as channel:
-            bodies = [channel.basic_get("answers", auto_ack=True)[2] for _ in range(12)]
-            self.assertEqual(sorted(bodies), sorted([b"A", b"B", b"C"] * 4))
+            bodies = [channel.basic_get("answers", auto_ack=True)[2] for _ in range(18)]
+            self.assertEqual(sorted(bodies), sorted([b"A", b"B", b"C"] * 6))
             self.assertEqual(channel.basic_get("answers")[0], None)
         for child in children.values():
             self.assertEqual(self.ready(child.queue), 0)
@@ -80,6 +85,29 @@ class HandlerTests(ChildTestCase):
         self.assertIn("2 handled, 2 failed, 1 requeued, 1 rejected", child.output)
         for secret in ("apple", "c4n4ry", "h34der"):
             self.assertNotIn(secret, child.output)
+
+    def test_delayed_retries(self) -> None:
+        """Issue, R26: on classic and quorum queues, without a plug-in; then the dead letter queue."""
+        for kind in ("classic", "quorum"):
+            self.queue = self.name(kind)
+            child = self.consumer(
+                "failing",
+                *("--declare", "--queue-argument", f"x-queue-type={kind}"),
+                *("--retry-delay", "0.3", "--retry-delay", "0.6"),
+            )
+            child.until_consuming()
+            self.publish("bad apple", "good", message_id="id-1")
+            child.until(lambda: "for the last time" in child.output)  # noqa: B023 - it is waited for here
+            attempts = [line.split() for line in child.seen if line.startswith("attempt bad")]
+            moments = [float(attempt[4]) for attempt in attempts]
+            self.assertEqual(len(moments), 3)
+            self.assertGreater(moments[1] - moments[0], 0.25)
+            self.assertGreater(moments[2] - moments[1], 0.55)
+            child.signal()
+            self.assertEqual(child.wait(), 0, child.output)
+            self.assertEqual((self.ready(), self.ready(f"{self.queue}.dead")), (0, 1))
+            self.assertIn("1 handled, 3 failed, 0 requeued, 0 rejected, 2 to be retried, 1 dead", child.output)
+            self.assertNotIn("apple", child.output)
 
     def test_undecodable_properties(self) -> None:
         """R20: headers nested too deep are the end of that message only."""
@@ -186,25 +214,45 @@ class StopTests(ChildTestCase):
 
 
 class EndTests(ChildTestCase):
-    def test_a_lost_connection_is_14(self) -> None:
-        """Issue: until reconnecting lands, a lost connection ends the service with a non-zero exit."""
-        child = self.consumer("plain", "--declare")
+    def test_a_lost_connection_is_made_again(self) -> None:
+        """R9: closed by an operator; another message, and the end is 0."""
+        child = self.consumer("slow", "--declare")
         child.until_consuming()
         self.node.close_all_connections("maintenance tonight")
-        self.assertEqual(child.wait(), 14, child.output)
-        (line,) = child.errors
-        self.assertIn("maintenance tonight", line)
-        self.assertIn("code 320", line)
+        child.until(lambda: child.output.count("connected to ") == 2)
+        self.assertIn("maintenance tonight", child.output)
+        self.publish("1")
+        child.until_seen("begin 1", "end 1")
+        child.signal()
+        self.assertEqual(child.wait(), 0, child.output)
 
-    def test_a_deleted_queue_is_12(self) -> None:
-        """R25, X-12: the broker's cancel ends the service, which never goes on without a consumer."""
+    def test_a_deleted_queue(self) -> None:
+        """R25, X-12: declared again with --declare; waited for without, and then it is 12."""
         child = self.consumer("plain", "--declare")
         child.until_consuming()
         with self.pika() as channel:
             channel.queue_delete(self.queue)
-        self.assertEqual(child.wait(), 12, child.output)
+        child.until(lambda: "consumer resumed" in child.output)
+        other = self.consumer("plain", "--resubscribe-limit", "2")
+        other.until_consuming()
+        child.signal()
+        self.assertEqual(child.wait(), 0, child.output)
+        with self.pika() as channel:
+            channel.queue_delete(self.queue)
+        self.assertEqual(other.wait(), 12, other.output)
+        (line,) = other.errors
+        self.assertIn("no queue", line)
+
+    def test_giving_up_is_14(self) -> None:
+        """R33: the host is there, but nobody answers."""
+        child = self.consumer("plain", "--declare", "--recovery-limit", "1", "--attempt-timeout", "0.5")
+        child.until_consuming()
+        self.node.close_all_connections("maintenance tonight")
+        self.node.pause()
+        self.addCleanup(self.node.resume)
+        self.assertEqual(child.wait(), 14, child.output)
         (line,) = child.errors
-        self.assertIn("was cancelled by the server", line)
+        self.assertIn("gave up connecting", line)
 
     def test_halt(self) -> None:
         """peers.md row 41: the handler's exit code; its message is back in the queue."""

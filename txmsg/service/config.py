@@ -9,10 +9,11 @@ URL that was overridden are never sent to the URL that overrode it.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from urllib.parse import unquote
 from txmsg.amqp.secret import Secret
 from txmsg.errors import clip
 from txmsg.service.exit_codes import ExitCode
-from txmsg.service.settings import SETTINGS, SETTINGS_BY_NAME, UNLIMITED, Setting, SettingError
+from txmsg.service.settings import SETTINGS, SETTINGS_BY_NAME, UNLIMITED, Setting, SettingError, split_urls
 
 __all__ = ["ConsumerConfig", "load_config", "nearest_name"]
 
@@ -36,9 +37,11 @@ _PASSWORD_FILE_LIMIT = 65536
 class ConsumerConfig:
     """What the service is to do; see docs/consumer-service.md for each key.
 
-    queue, handler: required.  url: may hold a user and password.  username, password: both or none; they
-    replace those of the URL.  paths: absolute or relative to the current directory.  prefetch: 0 means unlimited.
-    Times are in seconds.  warnings: lines to log at start.
+    queue, handler: required.  url: one or several with ";" between them; may hold users and passwords.  username,
+    password: both or none; they replace those of the URLs.  paths: absolute or relative to the current directory.
+    prefetch: 0 means unlimited.  Times are in seconds; a limit that is None is none, but for refused_limit, where it
+    is 0 until the service has consumed for the first time, and 300 from then on.  dead_letter: "" is QUEUE.dead.
+    warnings: lines to log at start.
     """
 
     queue: str
@@ -52,6 +55,14 @@ class ConsumerConfig:
     heartbeat: int | None = None
     connection_name: str | None = None
     allow_plaintext_auth: bool = False
+    host_order: str = "shuffle"
+    start_limit: float | None = 60.0
+    recovery_limit: float | None = None
+    refused_limit: float | None = None
+    resubscribe_limit: float | None = 300.0
+    attempt_timeout: float = 10.0
+    backoff_initial: float = 0.5
+    backoff_maximum: float = 30.0
     declare: bool = False
     durable: bool = True
     auto_delete: bool = False
@@ -61,8 +72,12 @@ class ConsumerConfig:
     concurrency: int = 1
     consumer_tag: str = ""
     exclusive: bool = False
+    dedupe_window: int = 0
     threads: int = 0
     on_failure: str = "requeue_once"
+    retry_delays: tuple[float, ...] = ()
+    dead_letter: str = ""
+    publish_timeout: float = 30.0
     requeue_delay: float = 1.0
     drain: float = 30.0
     warnings: tuple[str, ...] = ()
@@ -84,6 +99,12 @@ class _Given(NamedTuple):
 
 
 _FILE, _ENVIRONMENT, _OPTION = 1, 2, 3
+
+#: What the values of an option that was given several times become; without an entry a tuple.
+_COLLECT: Mapping[str, Callable[[Any], Any]] = {"queue_arguments": dict, "url": ";".join}
+
+#: The limits that are none when they say so.
+_LIMITS = ("start_limit", "recovery_limit", "refused_limit", "resubscribe_limit")
 
 
 def nearest_name(name: str, known: list[str]) -> str:
@@ -110,8 +131,8 @@ def _read_options(options: Mapping[str, Any], given: dict[str, _Given]) -> None:
             if isinstance(value, bool):
                 parsed: Any = setting.kind.check(value)
             elif setting.is_list:
-                items = tuple(setting.kind.from_text(text) for text in value)
-                parsed = dict(items) if setting.name == "queue_arguments" else items
+                items = tuple(setting.kind.from_text(text) for text in ([value] if isinstance(value, str) else value))
+                parsed = _COLLECT.get(setting.name, tuple)(items)
             else:
                 parsed = setting.kind.from_text(value)
         except ValueError as error:
@@ -185,16 +206,16 @@ def _read_password_file(source: _Given, warnings: list[str]) -> str:
         raise _refuse(source.label, f"the password in {path!r} is not valid UTF-8", source.rank) from None
 
 
-def _split_url(url: _Given) -> tuple[str, str | None, str | None]:
+def _split_url(url: str) -> tuple[str, str | None, str | None]:
     """The URL without its user information, the user name and the password, None where absent.
 
     Only to know who has given what: whether the URL is a good one is for ConnectionParameters to say.
     """
-    scheme, separator, rest = url.value.partition("://")
+    scheme, separator, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     information, at, host = authority.rpartition("@")
     if not at:
-        return url.value, None, None
+        return url, None, None
     username, colon, password = information.partition(":")
     return f"{scheme}{separator}{host}{slash}{path}", unquote(username), unquote(password) if colon else None
 
@@ -212,7 +233,10 @@ def _credentials(
     given: dict[str, _Given], warnings: list[str], config_path: str | None
 ) -> tuple[str, str | None, Secret | None]:
     url = given.get("url", _Given(DEFAULT_URL, 0, "the default URL"))
-    bare, url_user, url_password = _split_url(url)
+    parts = [_split_url(each) for each in split_urls(url.value)]
+    bare = ";".join(part[0] for part in parts)
+    url_user = next((part[1] for part in parts if part[1]), None)
+    url_password = next((part[2] for part in parts if part[2] is not None), None)
     if url_password and url.rank == _OPTION:
         warnings.append("the password in --url can be seen in the list of processes: use TXMSG_PASSWORD_FILE instead")
     stored, file = given.get("password"), given.get("password_file")
@@ -228,6 +252,9 @@ def _credentials(
         return bare, None, None
     if user is not None and password is not None and user.label == password.label == url.label:
         return url.value, None, None
+    if url.label in (user.label if user else "", password.label if password else "") and len(parts) > 1:
+        # The other half would be sent to hosts that it is not for.
+        raise _refuse(url.label, "several URLs with users of their own need their passwords in them", url.rank)
     if user is None:
         assert password is not None
         raise _refuse(password.label, "a password without a user name: set username too", password.rank)
@@ -278,6 +305,11 @@ def _load(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerCon
     _check_together(given)
     threads = plain.get("threads", 0)
     concurrency = plain.setdefault("concurrency", threads or 1)
+    for name in _LIMITS:
+        if plain.get(name) == UNLIMITED:
+            plain[name] = math.inf if name == "refused_limit" else None
+    if plain.get("retry_delays"):
+        plain.setdefault("on_failure", "retry")
     prefetch = plain.get("prefetch", max(20, 2 * concurrency))
     plain["prefetch"] = 0 if prefetch == UNLIMITED else min(prefetch, 65535)
     if 0 < plain["prefetch"] < concurrency:
@@ -299,10 +331,19 @@ def _check_together(given: dict[str, _Given]) -> None:
     if key is not None and cert is None:
         raise _refuse(key.label, "a key without a certificate: set tls_cert too", key.rank)
     url = given["url"].value if "url" in given else DEFAULT_URL
-    if not url.lower().startswith("amqps:"):
+    if not all(each.lower().startswith("amqps:") for each in split_urls(url)):
         for name in ("tls_ca", "tls_cert"):
             if name in given:
                 raise _refuse(given[name].label, "needs a URL that begins with amqps://", given[name].rank)
+    policy, delays = given.get("on_failure"), given.get("retry_delays")
+    has_delays = delays is not None and bool(delays.value)
+    if policy is not None and policy.value == "retry" and not has_delays:
+        raise _refuse(policy.label, "needs retry_delays, such as [1, 10, 60]", policy.rank)
+    if has_delays and delays is not None and policy is not None and policy.value != "retry":
+        raise _refuse(delays.label, f"has no effect with on_failure {policy.value!r}: leave that out", delays.rank)
+    if "dead_letter" in given and not has_delays:
+        letter = given["dead_letter"]
+        raise _refuse(letter.label, "has no effect without retry_delays", letter.rank)
     threads, concurrency = given.get("threads"), given.get("concurrency")
     if threads is not None and concurrency is not None and 0 < threads.value < concurrency.value:
         raise _refuse(

@@ -1,4 +1,4 @@
-"""From the service's configuration to the parameters of its connection.
+"""From the service's configuration to the parameters of its connections.
 
 Invariant: what `ConnectionParameters` would refuse is refused before the service is daemonised, as a
 :class:`~txmsg.service.settings.SettingError`.
@@ -13,13 +13,13 @@ from txmsg.amqp.sasl import is_loopback
 from txmsg.amqp.secret import Secret
 from txmsg.errors import ConfigurationError, clip
 from txmsg.service.config import ConsumerConfig
-from txmsg.service.settings import SettingError
+from txmsg.service.settings import SettingError, split_urls
 
-__all__ = ["connection_parameters"]
+__all__ = ["connection_targets"]
 
 
-def connection_parameters(config: ConsumerConfig) -> ConnectionParameters:
-    """The parameters for `config`.  Raises SettingError.
+def connection_targets(config: ConsumerConfig) -> list[ConnectionParameters]:
+    """The parameters for each URL of `config`.  Raises SettingError.
 
     With a client certificate and no user, the login is EXTERNAL: the certificate says who we are
     (https://www.rabbitmq.com/docs/access-control#mechanisms).
@@ -36,13 +36,20 @@ def connection_parameters(config: ConsumerConfig) -> ConnectionParameters:
             overrides["credentials"] = PlainCredentials(config.username, config.password)
         elif config.tls_cert:
             overrides["credentials"] = ExternalCredentials()
-        _check_user(config.url, overrides)
-        return ConnectionParameters.from_url(config.url, **overrides)
+        urls = _urls(config.url)
+        for url in urls:
+            _check_user(url, overrides)
+        return [ConnectionParameters.from_url(url, **overrides) for url in urls]
     except ConfigurationError as error:
         raise SettingError(str(error)) from None
 
 
-def _check_user(url: str | Secret, overrides: dict[str, Any]) -> None:
+def _urls(given: str | Secret) -> list[Secret]:
+    """Each URL by itself, as a secret: the locals of a frame can be printed (C3.1)."""
+    return [Secret(url) for url in split_urls(given.reveal() if isinstance(given, Secret) else given)]
+
+
+def _check_user(url: Secret, overrides: dict[str, Any]) -> None:
     """Say how to name a user in the words of this service, where ConnectionParameters would in its own."""
     found = uri.parse(url)
     if isinstance(found, ConfigurationError) or "credentials" in found | overrides or is_loopback(found["host"]):

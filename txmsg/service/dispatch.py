@@ -22,11 +22,14 @@ from twisted.python.failure import Failure
 
 from txmsg.amqp import BasicProperties, Delivery
 from txmsg.amqp.secret import REDACTED, Secret
-from txmsg.errors import SettlementError, clip
+from txmsg.errors import EncodeError, SettlementError, clip
 from txmsg.service.handler import HandlerRunner
-from txmsg.service.policy import FailurePolicy, Settlement, Verdict
+from txmsg.service.policy import MINIMUM_REQUEUE_DELAY, FailurePolicy, Settlement, Verdict
 
-__all__ = ["Counts", "HandlerDispatch"]
+__all__ = ["Counts", "HandlerDispatch", "Retry"]
+
+#: Sends a failed message on and acks it; fires with the seconds until its next try, None: there is none.
+Retry = Callable[[Delivery, BaseException], Deferred[float | None]]
 
 #: Seconds that handlers which finish at once may run before the reactor gets a turn: signals, heartbeats.
 TURN = 0.02
@@ -40,7 +43,8 @@ class Counts:
     """What became of the deliveries.
 
     handled: handler succeeded.  failed: it raised.  requeued, rejected: settled so, for whatever reason.
-    undecodable: rejected because the properties could not be read.
+    undecodable: rejected because the properties could not be read.  retried: sent on for another try; dead: sent to
+    the dead letter queue after the last one.  stale: not begun when their connection was lost.
     """
 
     handled: int = 0
@@ -48,6 +52,9 @@ class Counts:
     requeued: int = 0
     rejected: int = 0
     undecodable: int = 0
+    retried: int = 0
+    dead: int = 0
+    stale: int = 0
 
 
 class _Work:
@@ -67,6 +74,7 @@ class HandlerDispatch:
     runner: runs the handler.  policy: judges failures.  concurrency: handlers at once.  clock: an
     IReactorTime.  queue: the queue's name, for log lines.  on_halt: called with an exit code and a reason
     when a handler wants the service to end.  secrets: texts that must not appear in a logged traceback.
+    retry: what sends a failed message on, and settles it; needed for the policy `retry`.
     """
 
     _log = Logger()
@@ -81,6 +89,7 @@ class HandlerDispatch:
         queue: str,
         on_halt: Callable[[int, str], None],
         secrets: Iterable[Secret] = (),
+        retry: Retry | None = None,
     ) -> None:
         self.counts = Counts()
         self._runner = runner
@@ -89,10 +98,12 @@ class HandlerDispatch:
         self._clock = clock
         self._queue = queue
         self._on_halt = on_halt
+        self._retry = retry
         self._secrets = tuple(secret for secret in secrets if secret)
         self._waiting: deque[Delivery] = deque()
         self._running: set[_Work] = set()
         self._held: set[_Work] = set()
+        self._retrying: set[_Work] = set()
         self._next_turn: Any = None
         self._spent = 0.0
         self._is_pumping = False
@@ -108,8 +119,8 @@ class HandlerDispatch:
 
     @property
     def running(self) -> int:
-        """The number of handlers at work."""
-        return len(self._running)
+        """The number of handlers at work, and of retries that are being published."""
+        return len(self._running) + len(self._retrying)
 
     def offer(self, delivery: Delivery) -> None:
         """Take a delivery; its handler starts now or when those before it allow."""
@@ -118,6 +129,22 @@ class HandlerDispatch:
             return
         self._waiting.append(delivery)
         self._pump()
+
+    def drop_stale(self) -> None:
+        """Forget deliveries of a channel that is gone and that no handler has begun: the broker delivers them again.
+
+        Call it when a connection or channel is lost (R23, R24).
+        """
+        kept = deque(delivery for delivery in self._waiting if delivery.channel.is_open)
+        dropped = len(self._waiting) - len(kept)
+        self._waiting = kept
+        for work in [work for work in self._held if not work.delivery.channel.is_open]:
+            work.timer.cancel()
+            self._held.discard(work)
+            dropped += 1
+        self.counts.stale += dropped
+        if dropped:
+            self._log.info("{dropped} messages were waiting; the broker will deliver them again", dropped=dropped)
 
     def stop_intake(self) -> int:
         """Start no handler any more; hand back now what waits for one and what was held for later.
@@ -181,6 +208,9 @@ class HandlerDispatch:
         self._pump()
 
     def _begin(self, delivery: Delivery) -> None:
+        if not delivery.channel.is_open:
+            self.counts.stale += 1
+            return
         if not isinstance(delivery.properties, BasicProperties):
             self._undecodable(delivery, delivery.properties.error)
             return
@@ -226,14 +256,55 @@ class HandlerDispatch:
             self.counts.handled += 1
         else:
             self.counts.failed += 1
-        if verdict.delay > 0 and not self._is_stopped:
-            self._running.discard(work)
-            self._held.add(work)
-            work.timer = self._clock.callLater(verdict.delay, self._release, work)
+        if verdict.settlement is Settlement.RETRY and not delivery.is_settled and self._retry is not None:
+            self._send_on(work, error, self._retry)
+        elif verdict.delay > 0 and not self._is_stopped:
+            self._hold(work, verdict.delay)
             self._after_end()
         else:
             self._settle(work, verdict.settlement)
             self._end(work)
+
+    def _hold(self, work: _Work, delay: float) -> None:
+        self._running.discard(work)
+        self._held.add(work)
+        work.timer = self._clock.callLater(delay, self._release, work)
+
+    def _send_on(self, work: _Work, error: BaseException, retry: Retry) -> None:
+        """Let a failed message come back later; its handler's place is free meanwhile."""
+        self._running.discard(work)
+        self._retrying.add(work)
+        sending = retry(work.delivery, error)
+        sending.addCallbacks(self._sent_on, self._not_sent_on, callbackArgs=(work,), errbackArgs=(work,))
+        self._after_end()
+
+    def _sent_on(self, delay: float | None, work: _Work) -> None:
+        self._retrying.discard(work)
+        if delay is None:
+            self.counts.dead += 1
+            self._log.warn("message has failed for the last time ({what})", what=self._describe(work.delivery))
+        else:
+            self.counts.retried += 1
+        self._check_idle()
+
+    def _not_sent_on(self, failure: Failure, work: _Work) -> None:
+        """It is the broker's still: hand it back, not at once."""
+        self._retrying.discard(work)
+        if failure.check(SettlementError, EncodeError):
+            # Settled meanwhile, or its channel is gone; or nothing will ever publish it as it is.
+            self._settle(work, Settlement.REJECT)
+            self._check_idle()
+            return
+        self._log.warn(
+            "message requeued, as its retry could not be published: {error} ({what})",
+            error=clip(str(failure.value)),
+            what=self._describe(work.delivery),
+        )
+        if self._is_stopped:
+            self._settle(work, Settlement.REQUEUE)
+        else:
+            self._hold(work, max(self._policy.requeue_delay, MINIMUM_REQUEUE_DELAY))
+        self._check_idle()
 
     def _release(self, work: _Work) -> None:
         """The delay before a requeue is over."""
@@ -251,10 +322,10 @@ class HandlerDispatch:
             self._check_idle()
 
     def _check_idle(self) -> None:
-        if self._is_abandoned or (self._is_stopped and not self._running):
+        if self._is_abandoned or (self._is_stopped and not self._running and not self._retrying):
             waiters, self._idle = self._idle, []
             for waiter in waiters:
-                waiter.callback(not self._running)
+                waiter.callback(not self._running and not self._retrying)
 
     # -- settling -------------------------------------------------------------------------------------
 
@@ -306,6 +377,7 @@ class HandlerDispatch:
             Settlement.ACK: "message acked",
             Settlement.REJECT: "message rejected",
             Settlement.REQUEUE: "message requeued",
+            Settlement.RETRY: "message goes to its next try",
         }[verdict.settlement]
         what = self._describe(delivery)
         if verdict.is_decision:

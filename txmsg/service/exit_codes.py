@@ -30,11 +30,11 @@ class ExitCode(enum.IntEnum):
     START = 11
     """Something unexpected at start; the log has the traceback."""
     CANCELLED = 12
-    """The broker ended the consumer: queue deleted, acknowledgement timeout, channel closed."""
+    """The consumer ended, and could not come back within `resubscribe_limit`: its queue was deleted, say."""
     HANDLER = 13
     """The handler raised Halt (which may name another code) or ended with SystemExit."""
     CONNECTION = 14
-    """The broker cannot be reached, or the connection was lost."""
+    """Gave up: the broker could not be reached within `start_limit`, or again within `recovery_limit`."""
     PERMISSION = 15
     """The virtual host, or the permission for the queue, was refused."""
     TLS = 16
@@ -132,6 +132,8 @@ def explain(error: BaseException, stage: Stage, *, address: str, queue: str) -> 
     said = clip(" ".join(str(error).split()), _ERROR_LIMIT) or type(error).__name__
     if stage is Stage.CONNECT:
         subject = f"cannot connect to {address}"
+    elif stage is Stage.RUNNING and _is_of_connecting(error):
+        subject = f"gave up connecting to {address} again"
     elif stage is Stage.RUNNING:
         subject = f"consuming from queue {clip(queue)!r} at {address} ended"
     else:
@@ -141,15 +143,17 @@ def explain(error: BaseException, stage: Stage, *, address: str, queue: str) -> 
     return Outcome(int(code), f"{subject}: {said}; {advice}")
 
 
+def _is_of_connecting(error: BaseException) -> bool:
+    return isinstance(error, (errors.ConnectionClosed, errors.ConfigurationError))
+
+
 def _judge(error: BaseException, stage: Stage) -> tuple[ExitCode, str]:
     if isinstance(error, errors.AccessRefused):
         if "in exclusive use" in error.reply_text:
             return ExitCode.PERMISSION, "another consumer has the queue for itself: stop it, or do not use exclusive"
         return ExitCode.PERMISSION, "give the user the permission (rabbitmqctl set_permissions)"
-    if stage is Stage.RUNNING:
-        if isinstance(error, errors.ConnectionClosed):
-            return ExitCode.CONNECTION, "the service ends here; let its supervisor start it again"
-        if isinstance(error, errors.ConsumerCancelled):
+    if stage is Stage.RUNNING and not _is_of_connecting(error):
+        if isinstance(error, (errors.ConsumerCancelled, errors.NotFound)):
             return ExitCode.CANCELLED, "the queue must exist before the service is started again"
         if isinstance(error, errors.ChannelClosed):
             return ExitCode.CANCELLED, "see the broker's log for the reason"
@@ -157,6 +161,8 @@ def _judge(error: BaseException, stage: Stage) -> tuple[ExitCode, str]:
     for kind, code, advice in _AT_CONNECT:
         if isinstance(error, kind):
             return code, advice
+    if isinstance(error, errors.ConnectionClosed) and stage is Stage.RUNNING:
+        return ExitCode.CONNECTION, "see the broker's log, and let a supervisor start the service again"
     if isinstance(error, errors.ConnectionClosed):
         return ExitCode.CONNECTION, "see the broker's log for the reason"
     if isinstance(error, errors.ResourceLocked):

@@ -3,7 +3,8 @@
 `package.module:callable` is imported once, before the service is daemonised, so that every mistake in it
 is one line on the terminal.  A handler takes one argument, the :class:`txmsg.amqp.Delivery`, and may be a
 function, return a Deferred, or be `async def`; these run in the reactor's thread.  With threads it is a
-blocking function, run in a pool of its own, and gets a :class:`ThreadDelivery`.  Invariant: whatever a
+blocking function, run in a pool of its own, and gets a :class:`ThreadDelivery`.  One with a second parameter,
+`publisher`, also gets the service's publisher.  Invariant: whatever a
 handler does or raises comes out as a result or an exception of :meth:`HandlerRunner.run`, in the
 reactor's thread.
 """
@@ -17,15 +18,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread
 from twisted.python.threadpool import ThreadPool
 
-from txmsg.amqp import Delivery
+from txmsg.amqp import Delivery, Publisher
 from txmsg.errors import ConfigurationError, clip
 from txmsg.service.config import nearest_name
+from txmsg.service.publishing import ThreadPublisher
 
 __all__ = [
     "Handler",
@@ -36,10 +39,11 @@ __all__ = [
     "ThreadRunner",
     "check_threads",
     "load_handler",
+    "wants_publisher",
 ]
 
-#: What a handler is: called with a delivery; a result that is a Deferred or coroutine is waited for.
-Handler = Callable[[Any], Any]
+#: What a handler is: called with a delivery (and a publisher); a result that is a Deferred or coroutine is waited for.
+Handler = Callable[..., Any]
 
 
 class HandlerImportError(ConfigurationError):
@@ -100,6 +104,19 @@ def _guarded(call: Callable[[], Any], what: str) -> Any:
     raise HandlerImportError(f"{what} {clip(said)}{where}") from None
 
 
+def wants_publisher(handler: Handler) -> bool:
+    """Whether it has a parameter that is called `publisher`; it is given the service's one then, by that name."""
+    try:
+        parameter = inspect.signature(handler).parameters.get("publisher")
+    except (TypeError, ValueError):
+        return False  # a callable of C code that does not tell
+    return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+
+
+def _with(handler: Handler, publisher: Publisher | ThreadPublisher) -> Handler:
+    return partial(handler, publisher=publisher)
+
+
 class HandlerRunner(Protocol):
     """Runs the handler for one delivery."""
 
@@ -114,10 +131,10 @@ class HandlerRunner(Protocol):
 
 
 class ReactorRunner:
-    """Runs the handler in the reactor's thread."""
+    """Runs the handler in the reactor's thread.   publisher: Publisher | None -- for a handler that wants one."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, handler: Handler, publisher: Publisher | None = None) -> None:
+        self._handler: Handler = handler if publisher is None else _with(handler, publisher)
 
     def start(self) -> None:
         """Nothing to do."""
@@ -188,11 +205,16 @@ def check_threads(handler: Handler, threads: int) -> None:
 
 
 class ThreadRunner:
-    """Runs a blocking handler in a pool of at most `threads` threads of its own."""
+    """Runs a blocking handler in a pool of at most `threads` threads of its own.
 
-    def __init__(self, handler: Handler, threads: int, reactor: Any) -> None:
+    publisher: Publisher | None -- for a handler that wants one; it gets a ThreadPublisher.
+    """
+
+    def __init__(self, handler: Handler, threads: int, reactor: Any, publisher: Publisher | None = None) -> None:
         check_threads(handler, threads)
-        self._handler = handler
+        self._handler: Handler = handler
+        if publisher is not None:
+            self._handler = _with(handler, ThreadPublisher(publisher, reactor))
         self._reactor = reactor
         self._pool = ThreadPool(0, threads, "txmsg-handler")
         self._pool.threadFactory = _daemon_thread  # type: ignore[assignment]

@@ -17,10 +17,11 @@ from twisted.python import usage
 from txmsg import __version__
 from txmsg.errors import ConfigurationError
 from txmsg.service.config import ConsumerConfig, load_config, nearest_name
-from txmsg.service.connection import connection_parameters
+from txmsg.service.connection import connection_targets
 from txmsg.service.exit import ProcessExit, say
 from txmsg.service.exit_codes import ExitCode
 from txmsg.service.handler import Handler, check_threads, load_handler
+from txmsg.service.retrying import retry_policy
 from txmsg.service.settings import SETTINGS, SettingError
 
 __all__ = ["ConsumerOptions"]
@@ -61,6 +62,14 @@ class ConsumerOptions(usage.Options):
         for setting in _LISTS:
             self[setting.name] = []
 
+    def opt_url(self, value: str) -> None:
+        """The broker: amqp://host/vhost, amqps:// for TLS; may be repeated, for several hosts."""
+        self["url"].append(value)
+
+    def opt_retry_delays(self, value: str) -> None:
+        """Seconds that a failed message waits at the broker before the next try; may be repeated."""
+        self["retry_delays"].append(value)
+
     def opt_bind(self, value: str) -> None:
         """Bind the queue to an exchange, as EXCHANGE:KEY; may be repeated."""
         self["bind"].append(value)
@@ -97,7 +106,8 @@ class ConsumerOptions(usage.Options):
         self.process_exit.register()
         try:
             self.settings = load_config(self._given(), self.environ)
-            connection_parameters(self.settings)
+            connection_targets(self.settings)
+            retry_policy(self.settings)
             self.handler = load_handler(self.settings.handler)
             check_threads(self.handler, self.settings.threads)
         except SettingError as error:

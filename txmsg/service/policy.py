@@ -6,6 +6,9 @@ exchange and dropped if not.  "Again" is read from the broker's `redelivered` fl
 of ours and survives restarts; it is also set when an earlier consumer lost the message, so a message is
 tried *at most* twice.  Invariant: no message goes round in a hot loop, whatever the handler does.
 
+With `retry` it waits at the broker, in queues that need no plug-in, and comes back with its number of tries in its
+headers; after the last it goes to the dead letter queue (:class:`txmsg.amqp.RetryPolicy`).
+
 A handler that knows better raises :class:`Reject`, :class:`Requeue` or :class:`Halt`.
 
 Sources: https://www.rabbitmq.com/docs/confirms (redelivery), https://www.rabbitmq.com/docs/dlx.
@@ -85,11 +88,13 @@ class Halt(HandlerDecision):
 
 
 class Settlement(enum.Enum):
-    """The three ways to settle a delivery."""
+    """The ways to settle a delivery."""
 
     ACK = "ack"
     REQUEUE = "requeue"
     REJECT = "reject"
+    RETRY = "retry"
+    """Published again, to come back later, and then acked."""
 
 
 class OnFailure(enum.Enum):
@@ -97,6 +102,7 @@ class OnFailure(enum.Enum):
 
     REQUEUE_ONCE = "requeue_once"
     REJECT = "reject"
+    RETRY = "retry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ class Verdict:
 class FailurePolicy:
     """Turns the exception of a handler into a :class:`Verdict`.
 
-    on_failure: `requeue_once` (default) or `reject` (no second try).
+    on_failure: `requeue_once` (default), `reject` (no second try) or `retry` (the delays are counted elsewhere).
     requeue_delay: seconds between a failure and its requeue, and the default of `Requeue`.
     """
 
@@ -139,6 +145,8 @@ class FailurePolicy:
         if not isinstance(error, Exception):
             # SystemExit, KeyboardInterrupt: the handler wants the process to end, not this message to fail.
             return Verdict(Settlement.REQUEUE, halt_with=ExitCode.HANDLER, reason=type(error).__name__)
+        if self.on_failure is OnFailure.RETRY:
+            return Verdict(Settlement.RETRY)
         if redelivered or self.on_failure is OnFailure.REJECT:
             return Verdict(Settlement.REJECT)
         return Verdict(Settlement.REQUEUE, self.requeue_delay)

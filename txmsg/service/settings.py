@@ -24,10 +24,19 @@ __all__ = [
     "Kind",
     "Setting",
     "SettingError",
+    "split_urls",
 ]
 
-#: What `prefetch` must say, by name, to have no limit.
+#: What a limit must say, by name, to be none.
 UNLIMITED = "unlimited"
+
+#: Where one of several URLs ends, as :class:`txmsg.amqp.ReconnectingConnection` has it.
+_URL_DIVIDER = re.compile(r";(?=\s*(?:amqps?://|$))")
+
+
+def split_urls(text: str) -> list[str]:
+    """The single URLs of "url;url"."""
+    return [url.strip() for url in _URL_DIVIDER.split(text) if url.strip()] or [text]
 
 
 class SettingError(ConfigurationError):
@@ -125,6 +134,43 @@ class _Flag:
 
 
 @dataclass(frozen=True, slots=True)
+class _Urls:
+    """A URL, or several: one string with ";" between them, or an array; the value is the one string."""
+
+    def from_text(self, text: str) -> str:
+        if not text:
+            raise ValueError("must not be empty")
+        return text
+
+    def check(self, value: Any) -> str:
+        items = value if isinstance(value, list) else [value]
+        if not items:
+            raise ValueError("must not be empty")
+        for item in items:
+            if not isinstance(item, str):
+                raise ValueError(f"must be a string or an array of strings, not {_type_name(item)}")
+        return ";".join(self.from_text(item) for item in items)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Up to `most` numbers, each of `kind`."""
+
+    kind: _Number
+    most: int
+
+    def from_text(self, text: str) -> float:
+        return float(self.kind.from_text(text))
+
+    def check(self, value: Any) -> tuple[float, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"must be an array of numbers, not {_type_name(value)}")
+        if len(value) > self.most:
+            raise ValueError(f"must have at most {self.most} numbers, not {len(value)}")
+        return tuple(float(self.kind.check(item)) for item in value)
+
+
+@dataclass(frozen=True, slots=True)
 class _Bindings:
     """A list of EXCHANGE:KEY; the key may be empty and may hold colons, the exchange may not."""
 
@@ -195,7 +241,21 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("url", _Text(), "The broker: amqp://host/vhost, amqps:// for TLS.", "URL", "TXMSG_URL", is_secret=True),
+    Setting(
+        "url",
+        _Urls(),
+        "The broker: amqp://host/vhost, amqps:// for TLS; may be repeated, for several hosts.",
+        "URL",
+        "TXMSG_URL",
+        is_list=True,
+        is_secret=True,
+    ),
+    Setting(
+        "host_order",
+        _Text(choices=("shuffle", "listed")),
+        "The order in which several hosts are tried: shuffle (default) or listed.",
+        "ORDER",
+    ),
     Setting("username", _Text(), "The user to log in as.", "NAME", "TXMSG_USERNAME"),
     Setting(
         "password",
@@ -223,6 +283,48 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "allow_plaintext_auth", _Flag(), "Send the password without TLS to another machine: all on the way can read it."
     ),
+    Setting(
+        "start_limit",
+        _Number(0, 86400, whole=False, word=UNLIMITED),
+        "Seconds until the first message could come, then it gives up; default 60; 0: one attempt at each host.",
+        "SECONDS",
+    ),
+    Setting(
+        "recovery_limit",
+        _Number(1, 31_536_000, whole=False, word=UNLIMITED),
+        "Seconds that a later outage is borne; default unlimited.",
+        "SECONDS",
+    ),
+    Setting(
+        "refused_limit",
+        _Number(0, 31_536_000, whole=False, word=UNLIMITED),
+        "Seconds for which a refused login, virtual host or certificate is borne; default 0 at the start, 300 later.",
+        "SECONDS",
+    ),
+    Setting(
+        "resubscribe_limit",
+        _Number(0, 31_536_000, whole=False, word=UNLIMITED),
+        "Seconds for which it tries to consume again when its queue has gone; default 300.",
+        "SECONDS",
+    ),
+    Setting(
+        "attempt_timeout",
+        _Number(0.1, 3600, whole=False),
+        "Seconds that an attempt to connect to one host may take; default 10.",
+        "SECONDS",
+    ),
+    Setting(
+        "backoff_initial",
+        _Number(0.01, 3600, whole=False),
+        "The longest first wait between two attempts, in seconds; it doubles; default 0.5.",
+        "SECONDS",
+    ),
+    Setting(
+        "backoff_maximum",
+        _Number(0.01, 86400, whole=False),
+        "The longest wait between two attempts, in seconds; default 30.",
+        "SECONDS",
+    ),
     Setting("queue", _Text(), "The queue to consume from.", "NAME"),
     Setting("declare", _Flag(), "Declare the queue if it does not exist."),
     Setting("durable", _Flag(), "Declare the queue durable (default)."),
@@ -249,13 +351,38 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("consumer_tag", _Text(), "The consumer tag; default: the broker makes one.", "TAG"),
     Setting("exclusive", _Flag(), "Refuse other consumers of the queue."),
+    Setting(
+        "dedupe_window",
+        _Number(0, 10_000_000),
+        "Remember so many message ids, and keep copies from the handler; 0 (default): none.",
+        "N",
+    ),
     Setting("handler", _Text(), "The callable that is given each message.", "MODULE:CALLABLE"),
     Setting("threads", _Number(0, 1000), "Run the handler in this many threads; 0 (default): in the reactor.", "N"),
     Setting(
         "on_failure",
-        _Text(choices=("requeue_once", "reject")),
-        "What to do with a message whose handler failed: requeue_once (default) or reject.",
+        _Text(choices=("requeue_once", "reject", "retry")),
+        "What to do with a message whose handler failed: requeue_once (default), reject, or retry with retry-delays.",
         "POLICY",
+    ),
+    Setting(
+        "retry_delays",
+        _Numbers(_Number(0.001, 2_592_000, whole=False), 20),
+        "Seconds that a failed message waits at the broker before the next try; one for each try, may be repeated.",
+        "SECONDS",
+        is_list=True,
+    ),
+    Setting(
+        "dead_letter",
+        _Text(),
+        "The queue for messages that fail after all retries; default: QUEUE.dead.",
+        "NAME",
+    ),
+    Setting(
+        "publish_timeout",
+        _Number(0.1, 3600, whole=False),
+        "Seconds that a publish by the handler may take in all, over outages too; default 30.",
+        "SECONDS",
     ),
     Setting(
         "requeue_delay",
