@@ -224,11 +224,11 @@ class Policies:
 
     def of_queue(self, queue: Queue) -> Policy | None:
         """The policy that a queue obeys."""
-        return self._best(policy for policy in self if policy.applies_to_queue(queue.name, queue.type))
+        return self._best(one for one in self._policies.values() if one.applies_to_queue(queue.name, queue.type))
 
     def of_exchange(self, name: str) -> Policy | None:
         """The policy that an exchange obeys; the default exchange obeys none."""
-        return self._best(policy for policy in self if name and policy.applies_to_exchange(name))
+        return self._best(one for one in self._policies.values() if name and one.applies_to_exchange(name))
 
     @staticmethod
     def _best(matching: Iterable[Policy]) -> Policy | None:
