@@ -155,6 +155,23 @@ class OutageTests(ServiceCase):
         self.assertEqual(self.queue.depth + self.queue.unacked, 0)
         self.stopped()
 
+    def test_a_handler_that_ends_with_the_connection(self) -> None:
+        """R24: the next one does not begin with a message of the connection that is going."""
+
+        def handler(delivery: Any) -> Any:
+            self.begun.append(delivery.body)
+            return delivery.channel.queue_declare("work", passive=True)
+
+        self.start(handler, concurrency=1, on_failure="reject")
+        (link,) = self.simulation.open_links("service")
+        link.swallow(("to_broker",))
+        self.publish(b"1", b"2", b"3")
+        self.assertEqual(self.begun, [b"1"])
+        link.reset()
+        self.simulation.advance(5)
+        self.assertEqual(self.begun, [b"1", b"1", b"2", b"3"])
+        self.stopped()
+
     def test_what_was_held_is_dropped(self) -> None:
         self.start(requeue_delay=100.0)
         self.publish(b"1")
@@ -219,16 +236,17 @@ class OutageTests(ServiceCase):
 
     def test_a_closed_channel(self) -> None:
         """R25, F42: such as by the acknowledgement timeout; consumed from again, and the message delivered again."""
-        self.start()
-        self.publish(b"1", b"2")
+        self.start(concurrency=2)
+        self.publish(b"1", b"2", b"3", b"4")
         fault = self.broker.faults.close_channel(406, "delivery acknowledgement on channel 1 timed out")
         self.results[b"1"].callback(None)
         self.simulation.advance(1)
         fault.stop()
         self.simulation.advance(5)
         self.assertTrue(self.service.is_consuming)
-        self.assertEqual(self.begun.count(b"2"), 2)
+        self.assertEqual(self.begun, [b"1", b"2", b"3"])  # and what comes again waits for a place
         self.assertIn("channel reopened", self.logged.text)
+        self.assertIn("messages were waiting; the broker will deliver them again", self.logged.text)
         self.service.stopService()
         self.service.stop_now()
         self.simulation.advance(5)

@@ -134,3 +134,11 @@ class PublishingTests(ServiceCase):
         publishing.reset()
         self.simulation.advance(40)
         self.assertIn("gave up connecting", self.ended_with(14))
+
+    def test_the_publishing_connection_ends(self) -> None:
+        """R25: for whatever reason; it does not go on without."""
+        self.start(self.forward)
+        assert self.service._publishing is not None
+        self.service._publishing.connection.close()
+        self.simulation.advance(1)
+        self.ended_with(14)

@@ -74,6 +74,15 @@ class RetryTests(ServiceCase):
         self.assertEqual(self.queue.depth + self.queue.unacked, 0)
         self.stopped()
 
+    def test_what_cannot_be_published_again_is_rejected(self) -> None:
+        """R26: with its headers as large as a frame allows, there is no room for those of a retry."""
+        self.retrying(queue="mine", declare=True)
+        self.broker.publish("", "mine", b"bad", {"headers": {"h": "x" * 131_000}})
+        self.simulation.advance(5)
+        self.assertEqual(self.begun, [b"bad"])
+        self.assertEqual(self.broker.queue("mine.dead").bodies, [b"bad"])
+        self.stopped()
+
     def test_a_restart_at_each_moment(self) -> None:
         """R22, F1: a failed message is in one of the queues whenever the broker dies."""
         self.retrying()
