@@ -273,6 +273,22 @@ class CacheTests(RoutingCase):
             self.reached("amq.direct", str(number))
         self.assertLessEqual(len(self.vhost.routes.known), routing._MAX_ROUTES)
 
+    def test_bounded_with_many_queues(self) -> None:
+        """R36: neither do keys that each lead to many queues."""
+        count = 400
+        for number in range(count):
+            self.vhost.declare_queue(f"q{number}")
+            self.vhost.bind_queue(f"q{number}", "amq.topic", "#")
+        source, routes = self.vhost.exchange("amq.topic"), self.vhost.routes
+        most = 0
+        for number in range(2 * routing._MAX_PLACES // count):
+            self.assertEqual(len(routes.find(source, [str(number)], None)), count)
+            most = max(most, len(routes.known))
+        self.assertEqual(most, routing._MAX_PLACES // count)
+        self.vhost.declare_exchange("new", "fanout")
+        routes.find(source, ["k"], None)
+        self.assertEqual(routes._places, count)
+
     @given(
         st.lists(
             st.tuples(

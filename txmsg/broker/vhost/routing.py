@@ -31,8 +31,9 @@ NO_QUEUES: Final[Queues] = ()
 #: Look-ups for one message: keys, places of patterns and destinations, what is met again counted again; some 20 ms.
 MAX_STEPS: Final = 100_000
 
-#: Routes that are remembered; beyond it all are forgotten.
+#: Routes that are remembered, and queues in all of them together; beyond it all are forgotten.
 _MAX_ROUTES: Final = 4096
+_MAX_PLACES: Final = 200_000
 
 
 def routing_keys(routing_key: str, headers: Headers) -> list[str]:
@@ -103,9 +104,11 @@ class RouteCache:
     known: dict -- (exchange, routing key) -> queues; to be read only, and never replaced.
     """
 
-    __slots__ = ("known",)
+    __slots__ = ("_places", "known")
 
     def __init__(self) -> None:
+        #: Queues in all the routes: a thousand keys may each lead to ten thousand queues (R36).
+        self._places = 0
         self.known: dict[tuple[str, str], Queues] = {}
 
     def find(self, exchange: Exchange, keys: Sequence[str], headers: Headers | None) -> Queues:
@@ -121,14 +124,17 @@ class RouteCache:
         if queues is None:
             queues, used_headers = find_queues(exchange, keys, headers)
             if not used_headers and not exchange.internal:
-                if len(self.known) >= _MAX_ROUTES:
+                self._places += len(queues)
+                if len(self.known) >= _MAX_ROUTES or self._places > _MAX_PLACES:
                     self.known.clear()
+                    self._places = len(queues)
                 self.known[asked] = queues
         return queues
 
     def forget(self) -> None:
         """A binding, an exchange or a queue has come or gone."""
         self.known.clear()
+        self._places = 0
 
     def forget_queue(self, name: str) -> None:
         """A queue has come: nothing is bound to it yet, so only the default exchange has a new route."""
