@@ -39,6 +39,9 @@ class Settings:
     window: int -- unconfirmed messages of one publisher; then it waits.   size: int -- octets of a body, at least.
     handling: float -- seconds that a handler takes.   prefetch: int.
     on_loss, publish_timeout -- of the publisher.   quorum: bool -- quorum queues.   order -- of the hosts.
+    name -- of the publishers, with a number.   window_size: int -- messages in a DuplicateWindow; 0: none.
+    others: int -- connections that do nothing.
+    expected -- parts of texts that may be in the log.
     heartbeat: int.   quiet: float -- seconds after the last publish in which everything must have arrived.
     """
 
@@ -58,6 +61,10 @@ class Settings:
     heartbeat: int = 4
     quiet: float = 60.0
     backoff: dict[str, Any] = field(default_factory=dict)
+    name: str = "p"
+    window_size: int = 0
+    others: int = 0
+    expected: tuple[str, ...] = ()
 
 
 class Workload:
@@ -67,7 +74,7 @@ class Workload:
     window -- a DuplicateWindow for the consumers, or None.   random -- for the jitter of the back-off.
 
     publishing, consuming: ReconnectingConnection.   stale: int -- settlements that came too late.
-    confirmed, handled: set of ids.
+    confirmed, handled: set of ids.   is_paused: bool -- publishes nothing, while True.
     """
 
     def __init__(
@@ -84,15 +91,16 @@ class Workload:
         self.recorder = recorder
         self.clock = clock
         self.stale = 0
+        self.is_paused = False
         self.confirmed: set[str] = set()
         self.handled: set[str] = set()
-        self.unconfirmed = 0
         self._window = window
         self._stopping = False
         self._is_handling: set[Any] = set()
         self._publishers: list[Publisher] = []
         self._channel: RecoveringChannel | None = None
         backoff = Backoff(**settings.backoff) if random is None else Backoff(random=random, **settings.backoff)
+        self._others = [self._connection(f"other-{number}", backoff, endpoint) for number in range(settings.others)]
         self.publishing = self._connection("publishing", backoff, endpoint)
         self.consuming = self._connection("consuming", backoff, endpoint)
 
@@ -101,7 +109,7 @@ class Workload:
         targets = [
             target.replace(heartbeat=heartbeat)
             if isinstance(target, ConnectionParameters)
-            else f"{target}{'&' if '?' in target else '?'}heartbeat={heartbeat}"
+            else f"{target}{'&' if '?' in target else '?'}heartbeat={heartbeat}&operation_timeout=120"
             for target in self.settings.targets
         ]
         connection = ReconnectingConnection(
@@ -124,7 +132,7 @@ class Workload:
 
     async def start(self) -> None:
         """Connect, declare, consume."""
-        starting = [self.consuming.start(), self.publishing.start()]
+        starting = [each.start() for each in (self.consuming, self.publishing, *self._others)]
         for each in starting:
             await each
         self._channel = channel = await self.consuming.channel(prefetch_count=self.settings.prefetch)
@@ -138,7 +146,9 @@ class Workload:
         for number in range(self.settings.publishers):
             publisher = self.publishing.publisher(on_loss=self.settings.on_loss, timeout=self.settings.publish_timeout)
             self._publishers.append(publisher)
-            Deferred.fromCoroutine(self._publish(f"p{number}", queue_name(number % self.settings.queues), publisher))
+            Deferred.fromCoroutine(
+                self._publish(f"{self.settings.name}{number}", queue_name(number % self.settings.queues), publisher)
+            )
 
     def stop_publishing(self) -> None:
         """No new messages from now on."""
@@ -156,8 +166,8 @@ class Workload:
         await self.pause(0.1)  # for the last acks, and for copies
         for publisher in self._publishers:
             await publisher.close()
-        await self.consuming.close()
-        await self.publishing.close()
+        for connection in (self.consuming, self.publishing, *self._others):
+            await connection.close()
 
     async def run(self) -> None:
         """All of it, for a workload with a number of messages."""
@@ -177,7 +187,7 @@ class Workload:
         self._running += 1
         sent = 0
         while not self._stopping and (self.settings.messages is None or sent < self.settings.messages):
-            if publisher.outstanding < self.settings.window:
+            if publisher.outstanding < self.settings.window and not self.is_paused:
                 self._publish_one(name, queue, publisher)
                 sent += 1
             await self.pause(self.settings.every)
