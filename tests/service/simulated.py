@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.logs import Logged
@@ -41,6 +42,11 @@ class ServiceCase(SynchronousTestCase):
         self.addCleanup(self.leaves_nothing)
         # The waits are the seed's choice, too.
         self.patch(consumer, "Backoff", partial(Backoff, random=self.simulation.random.random))
+        #: All that was logged, by whomever.
+        self.everything: list[str] = []
+        observer: Any = lambda event: self.everything.append(formatEvent(event))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.begun: list[bytes] = []
         self.results: dict[bytes, Deferred[Any]] = {}
         self.ended: list[Outcome] = []
@@ -49,6 +55,7 @@ class ServiceCase(SynchronousTestCase):
         """R28: no connection, no call on the clock.  Errors in the log are for each test to look at."""
         found = [problem for problem in self.simulation.finish() if not problem.startswith("in the log")]
         self.assertEqual(found, [])
+        self.assertNotIn(CANARY, "\n".join(self.everything))
 
     def set_up_broker(self, broker: EmbeddedBroker) -> None:
         """What each start of the broker begins with."""
