@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: The tests that are run again on the other reactors: those where the reactor makes a difference.
 REACTOR_TESTS = ["tests/amqp", "tests/conformance", "tests/test_scripted.py"]
-#: The other reactors, and what of these tests they are spared: what compares brokers with each other; and what kills and
-#: restarts brokers, which takes minutes, on those that differ from the default one in how they wait only.
+#: The other reactors, and what of these tests they are spared: what compares brokers with each other; and what kills
+#: and restarts brokers, which takes minutes, on those that differ from the default one in how they wait only.
 OTHER_REACTORS = {
     "asyncio": ["tests/conformance/differential"],
     "poll": ["tests/conformance/differential", "tests/conformance/recovery"],
