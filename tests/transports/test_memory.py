@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -10,7 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmsg.broker.interfaces import NoJournal
 from txmsg.broker.limits import BrokerLimits
+from txmsg.broker.queues.queue import PENDING
+from txmsg.broker.store import StoreFailed
 from txmsg.errors import (
     AlreadySettled,
     ChannelLimitReached,
@@ -21,6 +25,7 @@ from txmsg.errors import (
     NotFound,
     Overloaded,
     PreconditionFailed,
+    TxmsgError,
     WrongThread,
 )
 from txmsg.transports.memory import MemoryChannel, MemoryConnection, MemoryDelivery, MemoryTransport
@@ -60,6 +65,32 @@ class MemoryTestCase(SynchronousTestCase):
         delivery = self.successResultOf(channel.get(queue))
         assert delivery is not None
         return delivery
+
+
+class BrokenJournal(NoJournal):
+    """Of a disk that takes nothing."""
+
+    is_durable = True
+
+    def after_commit(
+        self, callback: Callable[[], object], failed: Callable[[TxmsgError], object] | None = None
+    ) -> None:
+        assert failed is not None
+        failed(StoreFailed("the disk is full", recoverable=True))
+
+
+class DurableTests(MemoryTestCase):
+    """R35: over a virtual host that keeps things, what could not be kept is an error, and not a Deferred for ever."""
+
+    def test_a_disk_that_fails(self) -> None:
+        """A publish and a declaration."""
+        queue = self.queue(self.channel(), durable=True)
+        vhost = self.transport.vhost()
+        vhost.journal = BrokenJournal()
+        channel = self.channel()
+        self.failureResultOf(channel.queue_declare(queue, durable=True), StoreFailed)
+        self.patch(channel, "_publish", lambda *_: PENDING)
+        self.failureResultOf(channel.publish("", queue, b"x", {"delivery_mode": 2}), StoreFailed)
 
 
 class NameTests(MemoryTestCase):
@@ -297,6 +328,26 @@ class HandingOverTests(MemoryTestCase):
         self.clock.callLater(0, lambda: seen.append(-1))
         self.clock.advance(0)
         self.assertLess(seen.index(-1), 300)
+
+    def test_cancel_beside_a_consumer_that_always_has_something(self) -> None:
+        """It waits for what is its own only."""
+        channel = self.channel()
+        busy, queue = self.queue(channel), self.queue(channel, b"1")
+        seen: list[str] = []
+
+        def publish_more(_: MemoryDelivery) -> None:
+            seen.append("busy")
+            if len(seen) < 5 * memory_channel._BATCH:
+                channel.publish("", busy, b"more")
+
+        channel.consume(busy, publish_more, no_ack=True)
+        for _ in range(2 * memory_channel._BATCH):
+            channel.publish("", busy, b"x")
+        tag = self.successResultOf(channel.consume(queue, lambda _: seen.append("handled"), no_ack=True))
+        channel.cancel(tag).addCallback(lambda _: seen.append("cancelled"))
+        self.clock.advance(0)
+        self.assertLess(seen.index("handled"), seen.index("cancelled"))
+        self.assertLess(seen.index("cancelled"), 4 * memory_channel._BATCH)
 
     def test_on_cancel_that_fails(self) -> None:
         """It is logged."""

@@ -71,7 +71,8 @@ class MemoryChannel(Topology):
         #: What waits for the next turn to be handed over.
         self.ready: deque[MemoryDelivery] = deque()
         self._is_handing_over = False
-        self._after_ready: list[Callable[[], object]] = []
+        #: Who waits until nothing of a cancelled consumer is in `ready` any more.
+        self._after_last_of: dict[MemoryConsumer, Deferred[None]] = {}
         self._prefetch_count = 0
         self._publish = connection.vhost.publish
         self._usage = connection.vhost.usage
@@ -135,7 +136,7 @@ class MemoryChannel(Topology):
             return fail(error)
         if outcome == PENDING:
             confirmed: Deferred[None] = Deferred()
-            self.vhost.journal.after_commit(lambda: confirmed.callback(None))
+            self.vhost.journal.after_commit(lambda: confirmed.callback(None), confirmed.errback)
             return confirmed
         if outcome == REJECTED:
             return fail(PublishNacked("the broker refused the message: a queue is full"))
@@ -253,8 +254,7 @@ class MemoryChannel(Topology):
     def _after_last(self, consumer: MemoryConsumer | None) -> Deferred[None] | None:
         if consumer is None or not any(delivery.consumer is consumer for delivery in self.ready):
             return None
-        done: Deferred[None] = Deferred()
-        self._after_ready.append(lambda: done.callback(None))
+        done = self._after_last_of[consumer] = Deferred()
         return done
 
     def _end_consumer(self, consumer: MemoryConsumer) -> None:
@@ -335,10 +335,11 @@ class MemoryChannel(Topology):
         self._is_handing_over = False
         if self.ready:
             self.hand_over_soon()
-        elif self._after_ready:
-            calls, self._after_ready = self._after_ready, []
-            for call in calls:
-                call()
+        if self._after_last_of:
+            # Others of the channel may have something at all times: that is no reason to wait.
+            left_over = {delivery.consumer for delivery in self.ready}
+            for consumer in [each for each in self._after_last_of if each not in left_over]:
+                self._after_last_of.pop(consumer).callback(None)
 
     def _run(self, result: object, consumer: MemoryConsumer) -> None:
         """What a callback returned: run it if there is something to run, and log how it fails."""
@@ -465,9 +466,9 @@ class MemoryChannel(Topology):
             if queue is not None:
                 queue.remove_consumer(consumer)
         self._give_back(deliveries, True)
-        calls, self._after_ready = self._after_ready, []
-        for call in calls:
-            call()
+        waiting, self._after_last_of = self._after_last_of, {}
+        for done in waiting.values():
+            done.callback(None)
 
     def __repr__(self) -> str:
         return (

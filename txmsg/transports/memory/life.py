@@ -107,7 +107,7 @@ class ChannelLife:
         if not journal.is_durable:
             return succeed(value)
         done: Deferred[_T] = Deferred()
-        journal.after_commit(lambda: done.callback(value))
+        journal.after_commit(lambda: done.callback(value), done.errback)
         return done
 
     def _refused(self, fault: Fault) -> TxmsgError:
