@@ -84,6 +84,23 @@ class StartTests(ServiceCase):
         self.assertTrue(self.service.is_consuming)
         self.stopped()
 
+    def test_the_node_of_the_queue_is_down(self) -> None:
+        """RabbitMQ says 404 for a while, of a queue that is there."""
+        down = "NOT_FOUND - home node 'b@b' of durable queue 'work' in vhost '/' is down or inaccessible"
+        fault = self.broker.faults.close_channel(404, down, on="queue.declare", times=None)
+        self.start(start_limit=90.0)
+        self.simulation.advance(30)
+        self.assertEqual(self.ended, [])
+        fault.stop()
+        self.simulation.advance(30)  # the channel, which the broker closes each time, waits longer and longer
+        self.assertTrue(self.service.is_consuming)
+        self.stopped()
+        self.ended.clear()
+        with self.broker.faults.close_channel(404, down, on="queue.declare", times=None):
+            self.start(start_limit=20.0)
+            self.simulation.advance(20)
+            self.assertIn("not consuming within 20 s", self.ended_with(14))
+
     def test_a_refusal_at_the_start_is_final(self) -> None:
         """R12, R33: nothing says that it was ever right; but there is patience for the asking."""
         self.start(username="nobody", password=Secret(CANARY))
