@@ -241,9 +241,9 @@ class EqualTimeTests(SynchronousTestCase):
             times: dict[str, list[float]] = {"anna": [], "stranger": []}
             for _ in range(1000):
                 for name, seen in times.items():
-                    begin = time.perf_counter()
+                    begin = time.process_time()
                     self.successResultOf(users.check(name, "wrong"))
-                    seen.append(time.perf_counter() - begin)
+                    seen.append(time.process_time() - begin)
             known, unknown = (statistics.median(seen) for seen in times.values())
             difference = abs(known - unknown) / known
             if difference < 0.05:
