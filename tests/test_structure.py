@@ -20,7 +20,7 @@ LAYERS: dict[str, set[str]] = {
     "rpc": {"messaging", "abc", "errors"},
     # The consumer service stands on the client itself, the highest layer there is so far.
     "service": {"amqp", "messaging", "rpc", "abc", "errors"},
-    "compat": {"amqp", "errors", "wire.events"},
+    "compat": {"amqp", "errors", "wire.events", "wire.methods"},
     "tap": {"broker", "service", "rpc", "messaging", "amqp", "abc", "errors"},
     # Loaded with every pytest run, so what it needs is imported in its functions.
     "pytest_plugin": {"testing"},
