@@ -97,6 +97,7 @@ DIFFERENCES: Final[dict[str, Difference]] = {
     "short header": Difference(("connection.close 501 FRAME_ERROR - ...", "closed"), TEXT),
     "header without flags": Difference(("connection.close 541 INTERNAL_ERROR (0, 0)", "closed"), CRASH),
     "flag that means nothing": Difference(("open",), SPECIFICATION),
+    "name with NUL": Difference(("queue.declare-ok 1", "open"), SPECIFICATION),
     "more flags to come": Difference(("connection.close 541 INTERNAL_ERROR (0, 0)", "closed"), CRASH),
     "more flags that do not come": Difference(("open",), SPECIFICATION),
     "property that is missing": Difference(("connection.close 541 INTERNAL_ERROR (0, 0)", "closed"), CRASH),

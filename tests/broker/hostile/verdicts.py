@@ -119,7 +119,7 @@ VERDICTS: Final[dict[str, tuple[str, ...]]] = {
     "table of 32 levels": ("queue.declare-ok 1", "open"),
     "table of 33 levels": ("connection.close 502 SYNTAX_ERROR - ...", "closed"),
     "table of 10,000 levels": ("connection.close 502 SYNTAX_ERROR - ...", "closed"),
-    "name with NUL": ("queue.declare-ok 1", "open"),
+    "name with NUL": ("connection.close 501 FRAME_ERROR - a name may not contain NUL (0, 0)", "closed"),
     "type that is no UTF-8": ("connection.close 501 FRAME_ERROR - Malformed UTF-8 in shortstr (0, 0)", "closed"),
     "tag that is no UTF-8": ("connection.close 501 FRAME_ERROR - Malformed UTF-8 in shortstr (0, 0)", "closed"),
     "exchange of a publish that is no UTF-8": (

@@ -31,7 +31,7 @@ from txmsg.broker.channel import ServerChannel
 from txmsg.broker.connection.blocking import Blocking
 from txmsg.broker.connection.flow import ConnectionFlow
 from txmsg.broker.connection.handshake import PROTOCOL_HEADER_0_9, ServerHandshake, Stage
-from txmsg.broker.connection.violations import answer_to, has_malformed_text
+from txmsg.broker.connection.violations import answer_to, text_problem
 from txmsg.broker.faults import Fault
 from txmsg.broker.tls import peer_name
 from txmsg.broker.users.credentials import User
@@ -257,8 +257,8 @@ class BrokerConnection(ConnectionFlow):
     def event_received(self, event: Any) -> None:
         """What is no content and no acknowledgement."""
         if isinstance(event, MethodReceived):
-            if has_malformed_text(event.method):
-                self._malformed_text(event)
+            if problem := text_problem(event.method):
+                self._malformed_text(event, problem)
             elif event.channel:
                 self._channel_method(event.channel, event.method)
             else:
@@ -320,9 +320,9 @@ class BrokerConnection(ConnectionFlow):
         else:
             self.end_quietly()
 
-    def _malformed_text(self, event: MethodReceived) -> None:
+    def _malformed_text(self, event: MethodReceived, problem: str) -> None:
         if self.handshake.is_trusted:
-            refusal = faults.fault(FRAME_ERROR, "Malformed UTF-8 in shortstr", closes_connection=True)
+            refusal = faults.fault(FRAME_ERROR, problem, closes_connection=True)
             self.close_with(refusal, None if event.channel else type(event.method))
         else:
             self.end_quietly()

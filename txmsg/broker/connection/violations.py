@@ -13,9 +13,9 @@ from txmsg.errors import clip
 from txmsg.wire.constants import CHANNEL_ERROR, COMMAND_INVALID, NOT_ALLOWED, UNEXPECTED_FRAME
 from txmsg.wire.content import Misplaced
 from txmsg.wire.events import ProtocolFailure
-from txmsg.wire.methods import METHODS, Method, basic, channel, connection
+from txmsg.wire.methods import METHODS, Method, basic, channel, connection, exchange, queue
 
-__all__ = ["answer_to", "has_malformed_text"]
+__all__ = ["answer_to", "text_problem"]
 
 _OPEN: Final = (channel.Open.CLASS_ID, channel.Open.METHOD_ID)
 
@@ -27,19 +27,24 @@ _DUE: Final = {
 }
 
 
-def has_malformed_text(method: Method) -> bool:
-    """Whether a short string of it is no UTF-8, which is 501 in all methods but basic.publish, whose keys are octets.
+def text_problem(method: Method) -> str | None:
+    """What is wrong with a short string of it, which is 501; None if nothing is.
 
-    The texts of closes are let pass: whoever closes has to be answered.
+    No UTF-8, in all methods but basic.publish, whose keys are octets; the texts of closes are let pass: whoever closes
+    has to be answered.  And a NUL in a name that is declared (AMQP 0-9-1 section 4.2.5.3), which RabbitMQ takes.
     """
     if isinstance(method, connection.Close | channel.Close):
-        return False
+        return None
     for argument in method.ARGUMENTS:
         if argument.kind == "shortstr":
             text = getattr(method, argument.name)
             if not text.isascii() and not _is_utf8(text):
-                return True
-    return False
+                return "Malformed UTF-8 in shortstr"
+    if (isinstance(method, queue.Declare) and "\0" in method.queue) or (
+        isinstance(method, exchange.Declare) and "\0" in method.exchange
+    ):
+        return "a name may not contain NUL"
+    return None
 
 
 def _is_utf8(text: str) -> bool:
