@@ -287,7 +287,7 @@ class ReturnTests(LedgerTestCase):
         self.ledger.acked(0, True)
         self.assertNotIn(None, outcomes(publishes))
         for name in ("_awaiting_return", "_by_key", "_returned", "pending"):
-            self.assertEqual(len(getattr(self.ledger, name)), 0, name)
+            self.assertFalse(getattr(self.ledger, name), name)
 
 
 class TimeLimitTests(LedgerTestCase):

@@ -32,7 +32,7 @@ from txmsg.errors import (
     RemoteProtocolError,
 )
 
-__all__ = ["ConfirmLedger", "MandatoryPublish", "PublishWaiter"]
+__all__ = ["ConfirmLedger", "MandatoryPublish", "PublishWaiter", "Returnable"]
 
 #: How often the time limit is looked at, in seconds: a limit is kept to within this.
 TICK = 1.0
@@ -52,6 +52,18 @@ class PublishWaiter(Protocol):
 
     def errback(self, fail: Any = None) -> None:
         """It has not, or nobody knows; the argument is a Failure."""
+
+
+class Returnable(Protocol):
+    """What identifies a mandatory message when it comes back: a MandatoryPublish, or something like one."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Message id, exchange, routing key."""
+
+    @property
+    def body(self) -> bytes | None:
+        """The body where the application chose the message id, which may repeat."""
 
 
 class MandatoryPublish:
@@ -99,8 +111,9 @@ class ConfirmLedger:
         self.last_tag = 0
         #: Called once, when nothing is pending any more.
         self.when_idle: Callable[[], None] | None = None
-        self._awaiting_return: dict[int, MandatoryPublish] = {}
-        self._by_key: dict[tuple[str, str, str], list[int]] = {}
+        self._awaiting_return: dict[int, Returnable] = {}
+        #: Their numbers by what a return is recognised by; made when the first message comes back, for most never do.
+        self._by_key: dict[tuple[str, str, str], list[int]] | None = None
         self._returned: dict[int, ReturnedMessage] = {}
         self._clock = clock
         self._timeout = timeout
@@ -130,15 +143,16 @@ class ConfirmLedger:
         self.last_tag = tag = self.last_tag + 1
         self.pending[tag] = deferred
 
-    def published_mandatory(self, deferred: PublishWaiter, message: MandatoryPublish) -> None:
+    def published_mandatory(self, deferred: PublishWaiter, message: Returnable) -> None:
         """As `published`, for a message that may be returned."""
         self.published(deferred)
         self.may_return(self.last_tag, message)
 
-    def may_return(self, tag: int, message: MandatoryPublish) -> None:
+    def may_return(self, tag: int, message: Returnable) -> None:
         """The publish with this number was mandatory."""
         self._awaiting_return[tag] = message
-        self._by_key.setdefault(message.key, []).append(tag)
+        if self._by_key is not None:
+            self._by_key.setdefault(message.key, []).append(tag)
 
     # -- the broker's answers ----------------------------------------------------------------------
 
@@ -146,21 +160,23 @@ class ConfirmLedger:
         """basic.ack: succeed, or fail with PublishReturned where the message came back before."""
         if tag > self.last_tag or (not tag and not multiple):
             raise self._unknown(tag)
-        pending = self.pending
+        pending, awaiting = self.pending, self._awaiting_return
         if multiple:
             for number in self._pending_up_to(tag or self.last_tag):
                 deferred = pending.pop(number, None)
                 if deferred is not None:
-                    if self._awaiting_return:
+                    if self._by_key is not None:
                         self._finish_mandatory(number, deferred)
                     else:
+                        awaiting.pop(number, None)
                         deferred.callback(number)
         else:
             deferred = pending.pop(tag, None)
             if deferred is not None:  # else it was answered before: the broker's fault, and harmless
-                if self._awaiting_return:
+                if self._by_key is not None:
                     self._finish_mandatory(tag, deferred)
                 else:
+                    awaiting.pop(tag, None)
                     deferred.callback(tag)
         if not self.pending:
             self._idle()
@@ -182,9 +198,13 @@ class ConfirmLedger:
         """basic.return: remember it until the ack that follows; False if it matches no publish."""
         message_id = getattr(message.properties, "message_id", None)
         key = (message_id or "", message.exchange, message.routing_key)
+        if self._by_key is None:
+            self._by_key = {}
+            for tag, publish in self._awaiting_return.items():
+                self._by_key.setdefault(publish.key, []).append(tag)
         for tag in self._by_key.get(key, ()):
-            publish = self._awaiting_return.get(tag)
-            if publish is None or tag in self._returned:
+            publish = self._awaiting_return[tag]
+            if tag in self._returned:
                 continue
             if publish.body is None or publish.body == message.body:
                 self._returned[tag] = message
@@ -225,11 +245,13 @@ class ConfirmLedger:
     def _forget_mandatory(self, tag: int) -> None:
         self._returned.pop(tag, None)
         publish = self._awaiting_return.pop(tag, None)
-        if publish is not None:
+        if publish is not None and self._by_key is not None:
             tags = self._by_key[publish.key]
             tags.remove(tag)
             if not tags:
                 del self._by_key[publish.key]
+                if not self._by_key:
+                    self._by_key = None
 
     def _idle(self) -> None:
         when_idle, self.when_idle = self.when_idle, None
@@ -282,7 +304,7 @@ class ConfirmLedger:
         self.pending.clear()
         returned, self._returned = self._returned, {}
         self._awaiting_return.clear()
-        self._by_key.clear()
+        self._by_key = None
         self._marks.clear()
         for tag, deferred in pending:
             back = returned.get(tag)

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txmsg.amqp.channel_core import ChannelCore, State
-from txmsg.amqp.confirms import ConfirmLedger, MandatoryPublish, PublishWaiter
+from txmsg.amqp.confirms import ConfirmLedger, MandatoryPublish, PublishWaiter, Returnable
 from txmsg.amqp.delivery import ReturnedMessage
 from txmsg.amqp.outbox import HELD_OVERHEAD
 from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, NotSent, PublishUnconfirmed, TxmsgError, clip
@@ -168,7 +168,7 @@ class Publishing(ChannelCore):
         routing_key: str,
         properties: bytes,
         body: bytes,
-        message: MandatoryPublish | None,
+        message: Returnable | None,
     ) -> bool:
         """Write one publish while `takes_publishes`; in confirm mode `waiter` gets the broker's answer.
 

@@ -209,7 +209,14 @@ class Outbound(Session):
             return [_join((last[4](last[5], size, last[6], size), body, END))]
         if type(body) is not bytes:
             body = as_octets(body)
-        encoded: bytes = properties if type(properties) is bytes else properties.encode()  # type: ignore[union-attr]
+        if type(properties) is bytes:
+            # Encoded by who gives each message an id of its own: nothing is the same in the next one but the method.
+            try:
+                address = self._publishes[channel, exchange, routing_key, mandatory]
+            except (KeyError, TypeError):
+                address = self._learn_publish(channel, exchange, routing_key, mandatory)
+            return content_frames(channel, address, properties, body, self.frame_max)
+        encoded: bytes = properties.encode()  # type: ignore[union-attr]
         size = len(body)
         key = (channel, exchange, routing_key, mandatory, encoded)
         try:
@@ -220,7 +227,7 @@ class Outbound(Session):
             raise
         if repeated is not None and 0 < size <= self._join_limit:
             pack, start, between = repeated
-            if not mandatory and (type(properties) is bytes or properties.headers is None):  # type: ignore[union-attr]
+            if not mandatory and properties.headers is None:  # type: ignore[union-attr]
                 self._last_publish = (properties, routing_key, exchange, channel, pack, start, between)
             return [_join((pack(start, size, between, size), body, END))]
         method = self._publishes.get(key[:4])

@@ -165,7 +165,7 @@ class BoundTests(PublisherCase):
         kept = Outcome(publisher.publish("", "jobs", b"kept"))
         for _ in range(5000):
             Outcome(publisher.publish("", "jobs", bytes(1000))).deferred.cancel()
-            held = sum(len(publication.body) for publication in publisher._waiting)
+            held = sum(len(publication.content) for publication in publisher._waiting)
         self.assertEqual(held, 4)
         self.assertLess(len(publisher._waiting), 150)
         self.assertEqual(publisher.outstanding, 1)

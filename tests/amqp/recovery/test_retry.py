@@ -1,4 +1,4 @@
-"""Delayed retries over the embedded broker on a clock: steps, headers, a stranger's headers, failures (peers row 7)."""
+"""Delayed retries over the embedded broker on a clock: steps, headers, a stranger's headers, failures (R22, R26)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class PolicyTests(SynchronousTestCase):
                 RetryPolicy("jobs", **options)
 
     def test_steps(self) -> None:
-        """54, R26: the last delay repeats up to the limit, then it is a dead letter."""
+        """R26: the last delay repeats up to the limit, then it is a dead letter."""
         policy = RetryPolicy("jobs", delays=[0, 1.5], limit=3)
         steps = [policy.next_step(delivery({"x-retry-count": count})) for count in range(5)]
         dead = "jobs.dead"
@@ -90,7 +90,7 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual((RetryPolicy.retries_of(bad), headers_of(bad)), (0, {}))
 
     def test_headers(self) -> None:
-        """7: each attempt with its time, reason and delay; where it came from; the application's own are kept."""
+        """Each attempt with its time, reason and delay; where it came from; the application's own are kept."""
         first = next_properties(delivery({"mine": 1}, message_id="a"), ValueError("no\nway"), AT, 1000, frozenset())
         self.assertEqual(first.message_id, "a")
         self.assertEqual(
@@ -160,7 +160,7 @@ class RetryTests(SiteTestCase):
         raise ValueError("not today")
 
     def test_until_it_is_a_dead_letter(self) -> None:
-        """7, 38, R26: after each delay it comes again, then it is where dead letters are; others are not held up."""
+        """R26: after each delay it comes again, then it is where dead letters are; others are not held up."""
         self.site.result(self.channel.basic_consume("jobs", self.policy.handling(self.publisher, self.failing)))
         self.put(b"poison", content_type="text/plain")
         self.assertEqual(len(self.seen), 1)

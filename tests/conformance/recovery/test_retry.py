@@ -1,4 +1,4 @@
-"""Delayed retries over real brokers, classic and quorum (peers rows 7, 38, 54; R22, R26)."""
+"""Delayed retries over real brokers, classic and quorum (R22, R26)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RetryCases(RecoveryCase):
             await channel.queue_delete(name)
 
     async def test_poison_among_good_ones(self) -> None:
-        """7, 38, 54: a poison message is handled limit + 1 times, all in its headers; the good ones pass."""
+        """R26: a poison message is handled limit + 1 times, all in its headers; the good ones pass."""
         policy, channel, publisher = await self.declared(delays=(0.2, 0.4, 0))
         seen: list[tuple[float, int]] = []
         good: list[bytes] = []

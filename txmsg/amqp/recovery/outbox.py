@@ -140,8 +140,8 @@ class PublisherOutbox:
                 publication.exchange,
                 publication.routing_key,
                 publication.properties,
-                publication.body,
-                publication.message,
+                publication.content,
+                publication if publication.is_mandatory else None,
             ):
                 publication.is_written = was_written
                 return False
@@ -204,7 +204,9 @@ class PublisherOutbox:
             self.outstanding -= 1
             self.outstanding_bytes -= publication.size
             self.counts["confirmed"] += 1
-            publication.succeed()
+            publication.called = True
+            publication.content = b""
+            publication.deferred.callback(publication.message_id)
         if self._is_watched or self._window:
             self._after_answer()
 
@@ -226,7 +228,7 @@ class PublisherOutbox:
         if publication.called:
             return
         publication.called = True
-        publication.body = b""
+        publication.content = b""
         self._uncount(publication, "cancelled")
         self._given_up += 1
         if self._given_up > 100 and self._given_up > len(self._waiting) // 2:

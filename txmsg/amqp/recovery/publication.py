@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from txmsg.amqp.confirms import MandatoryPublish
-
 if TYPE_CHECKING:
     from txmsg.amqp.recovery.publisher import Publisher
 
@@ -23,7 +21,8 @@ class Publication:
     """A message between publish() and its outcome.
 
     exchange, routing_key: str.   properties: bytes -- encoded, with the message id, which stays the same however often
-        it is written.   message_id: str.   body: bytes.   message: MandatoryPublish | None -- None: not mandatory.
+        it is written.   message_id: str.   content: bytes -- the body; empty once it is not needed any more.
+    is_mandatory: bool.   key, body -- what a return is recognised by, as in :class:`MandatoryPublish`.
     deadline: float -- on the publisher's clock.   size: int -- bytes it counts for against the bound.
     is_written: bool -- whether it has ever left: then nobody knows without the broker's answer.
     is_suspect: bool -- whether it was among those in flight when the broker closed the channel because of one.
@@ -33,12 +32,13 @@ class Publication:
     __slots__ = (
         "body",
         "called",
+        "content",
         "deadline",
         "deferred",
         "exchange",
+        "is_mandatory",
         "is_suspect",
         "is_written",
-        "message",
         "message_id",
         "properties",
         "publisher",
@@ -53,8 +53,9 @@ class Publication:
         routing_key: str,
         properties: bytes,
         message_id: str,
-        body: bytes,
-        message: MandatoryPublish | None,
+        is_unique: bool,
+        content: bytes,
+        is_mandatory: bool,
         deadline: float,
         size: int,
     ) -> None:
@@ -63,14 +64,20 @@ class Publication:
         self.routing_key = routing_key
         self.properties = properties
         self.message_id = message_id
-        self.body = body
-        self.message = message
+        self.content = content
+        self.body = None if is_unique else content
+        self.is_mandatory = is_mandatory
         self.deadline = deadline
         self.size = size
         self.is_written = False
         self.is_suspect = False
         self.called = False
         self.deferred: Deferred[str] = Deferred(self._cancelled)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Message id, exchange, routing key."""
+        return self.message_id, self.exchange, self.routing_key
 
     def callback(self, tag: Any) -> None:
         """The broker has taken responsibility."""
@@ -84,21 +91,15 @@ class Publication:
         """Nobody waits any more: what has not left does not leave; what has cannot be taken back."""
         self.publisher.publication_given_up(self)
 
-    def succeed(self) -> None:
-        """For the publisher: tell whoever waits."""
-        self.called = True
-        self.body = b""
-        self.deferred.callback(self.message_id)
-
     def fail(self, error: BaseException) -> None:
         """For the publisher: tell whoever waits."""
         self.called = True
-        self.body = b""
+        self.content = b""
         self.deferred.errback(Failure(error))
 
     def __repr__(self) -> str:
         state = "done" if self.called else "written" if self.is_written else "waiting"
-        return f"<Publication {self.message_id} {len(self.body)} bytes {state}>"
+        return f"<Publication {self.message_id} {len(self.content)} bytes {state}>"
 
 
 @dataclass(frozen=True, slots=True)

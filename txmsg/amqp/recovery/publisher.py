@@ -20,13 +20,13 @@ https://www.rabbitmq.com/docs/reliability
 from __future__ import annotations
 
 import os
+from threading import get_ident
 from typing import TYPE_CHECKING, Literal
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from txmsg.amqp import validation
-from txmsg.amqp.confirms import MandatoryPublish
 from txmsg.amqp.publishing import to_bytes
 from txmsg.amqp.recovery.outbox import PublisherOutbox
 from txmsg.amqp.recovery.publication import Publication, PublisherReport
@@ -41,6 +41,9 @@ __all__ = ["Publisher"]
 
 #: What a publication costs beside its body, in bytes: counted against `max_outstanding_bytes`.
 PUBLICATION_OVERHEAD = 1536
+
+#: A name of so many characters fits a short string in any encoding.
+_SHORT = MAX_SHORT_STRING // 4
 
 _PERSISTENT = BasicProperties(delivery_mode=2)
 _TRANSIENT = BasicProperties()
@@ -135,15 +138,16 @@ class Publisher(PublisherOutbox):
         """
         if self._ended is not None or self._is_stopping:
             return fail(NotSent("the publisher is closed", self._ended))
-        if self._keeper.protocol is not None:
-            self._keeper.protocol.check_thread()
+        protocol = self._keeper.protocol
+        if protocol is not None and get_ident() != protocol.thread_id:
+            protocol.check_thread()
         try:
             publication = self._make(exchange, routing_key, body, properties, mandatory, timeout)
         except TxmsgError as error:
             return fail(error)
         except (TypeError, AttributeError):
             return fail(EncodeError("exchange and routing key are str, properties are BasicProperties or None"))
-        if self.has_room_for(publication.size) and not self.waiting_for_room():
+        if not self._line and self.has_room_for(publication.size):
             self.take(publication)
         elif self.when_full == "wait" and self.waiting_for_room() < self.LINE:
             self.take_later(publication)
@@ -168,10 +172,9 @@ class Publisher(PublisherOutbox):
         """Check everything that can be wrong with a message; raises EncodeError, TypeError, AttributeError."""
         if type(body) is not bytes:
             body = to_bytes(body)
-        for name in (exchange, routing_key):
-            # Cheap for what is short in any encoding; the rest is counted.
-            if len(name) > MAX_SHORT_STRING // 4 and len(name.encode("utf-8", "surrogatepass")) > MAX_SHORT_STRING:
-                raise EncodeError(f"exchange and routing key have at most {MAX_SHORT_STRING} bytes of UTF-8")
+        # Cheap for what is short in any encoding; the rest is counted.
+        if len(exchange) > _SHORT or len(routing_key) > _SHORT:
+            _check_names(exchange, routing_key)
         if properties is not self._last_given or properties is None:
             self._use(properties)
         used = self._last_used
@@ -181,14 +184,16 @@ class Publisher(PublisherOutbox):
             self._id_counter += 1
             message_id = f"{self._id_prefix}{self._id_counter:012x}"
             encoded = used.encode_with_message_id(message_id.encode("ascii"))
-            message = MandatoryPublish(message_id, exchange, routing_key, None) if is_mandatory else None
+            is_ours = True
         else:
             encoded = used.encode()
-            message = MandatoryPublish(message_id, exchange, routing_key, body) if is_mandatory else None
+            is_ours = False
         limit = self.timeout if timeout is None else validation.seconds("timeout", timeout)
         deadline = self._clock.seconds() + limit
         size = len(body) + PUBLICATION_OVERHEAD
-        return Publication(self, exchange, routing_key, encoded, message_id, body, message, deadline, size)
+        return Publication(
+            self, exchange, routing_key, encoded, message_id, is_ours, body, is_mandatory, deadline, size
+        )
 
     def _use(self, properties: BasicProperties | None) -> None:
         """Remember properties, and what becomes of them: most publishes share theirs."""
@@ -263,6 +268,12 @@ class Publisher(PublisherOutbox):
             f"<Publisher {state}, {self.outstanding} outstanding ({self.outstanding_bytes} bytes), "
             f"{self.counts['confirmed']} confirmed>"
         )
+
+
+def _check_names(*names: str) -> None:
+    for name in names:
+        if len(name.encode("utf-8", "surrogatepass")) > MAX_SHORT_STRING:
+            raise EncodeError(f"exchange and routing key have at most {MAX_SHORT_STRING} bytes of UTF-8")
 
 
 def _trap_cancelled(failure: Failure) -> None:
