@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.lab import clustered, network, process
+from tests.lab import clustered, load, network, process
 from tests.lab.rows import ROWS
 from tests.lab.simulated import load as simulated_load
 from tests.lab.simulated import network as simulated_network
@@ -12,4 +12,4 @@ from tests.lab.simulated import protocol as simulated_protocol
 __all__ = ["ROWS"]
 
 #: Where rows come from.
-MODULES = (simulated_process, simulated_network, simulated_protocol, simulated_load, process, network, clustered)
+MODULES = (simulated_process, simulated_network, simulated_protocol, simulated_load, process, network, clustered, load)

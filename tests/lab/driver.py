@@ -131,16 +131,16 @@ class Run:
         self.times = StateTimes()
         self.confirms: list[float] = []
 
-    def start(self, settings: Settings, limit: float = 60.0, prefix: tuple[str, ...] = ()) -> Child:
-        """Start a client, and wait until it publishes and consumes.   prefix: goes before its command."""
+    def start(self, settings: Settings, limit: float = 60.0, prefix: tuple[str, ...] = (), handled: int = 20) -> Child:
+        """Start a client, and wait until it has handled some messages.   prefix: goes before its command."""
         child = Child(self.client, settings, prefix)
         self.children.append(child)
         child.wait_for(lambda: child.count("started") > 0, limit, "started")
-        child.wait_for(lambda: child.count("handled") > 20, limit, "under way")
+        child.wait_for(lambda: child.count("handled") >= handled, limit, "under way")
         return child
 
-    def report(self, **extra: Any) -> Report:
-        """What came of it.  Call it when the children are done."""
+    def report(self, *, drained: dict[str, list[str]] | None = None, **extra: Any) -> Report:
+        """What came of it.  Call it when the children are done.   drained: ids that were left, by queue."""
         checker = QueueChecker(self.fault, client=self.client)
         for child in self.children:
             times, confirms = replay(child.lines, checker)
@@ -150,7 +150,10 @@ class Run:
             if done:
                 checker.measured(peak_rss=done[0].get("peak_rss"), longest_stall=done[0].get("longest_stall"))
                 extra |= {name: value for name, value in done[0].items() if name == "dropped"}
+        for queue, ids in (drained or {}).items():
+            checker.drained(ids, queue=queue)
         self.times.tell(checker, self.faults)
+        extra["reconnects"] = self.times.reconnects()
         extra["longest_confirm_gap"] = round(self.longest_gap(), 2)
         return dataclasses.replace(checker.report(), extra=extra)
 
@@ -175,23 +178,31 @@ def run(fault: str, client: str) -> Iterator[Run]:
         made.close()
 
 
-def listening_since(port: int, limit: float = 90.0) -> float:
-    """Wait until something listens on the port, without a connection of our own; when that was."""
+def _listens(port: int) -> bool:
+    """Whether something listens on the port; seen without a connection of our own."""
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(path).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[1].endswith(f":{port:04X}"):
+                return True
+    return False
+
+
+def listening_since(port: int, limit: float = 90.0, *, is_up: bool = True) -> float:
+    """Wait until something listens on the port (or nothing does any more); when that was."""
     end = time.monotonic() + limit
-    wanted = f":{port:04X}"
     while time.monotonic() < end:
-        for path in ("/proc/net/tcp", "/proc/net/tcp6"):
-            for line in Path(path).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and fields[1].endswith(wanted):
-                    return time.monotonic()
+        if _listens(port) is is_up:
+            return time.monotonic()
         time.sleep(0.02)
-    raise AssertionError(f"nothing listens on port {port} within {limit:g} s")
+    raise AssertionError(f"{'nothing' if is_up else 'something'} listens on port {port} for {limit:g} s")
 
 
 def restart(node: RabbitMQNode) -> float:
     """Start a node that is down; returns the moment at which it listened."""
     failures: list[BaseException] = []
+    # Its processes die one after the other: the old listener may still be there.
+    listening_since(node.port, is_up=False)
 
     def start() -> None:
         try:

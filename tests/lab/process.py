@@ -120,7 +120,7 @@ def short_freeze(is_long: bool, client: str) -> Report:
 
 
 def _without_loss(run: driver.Run, **extra: Any) -> Report:
-    report = run.report(reconnects=0, **extra)
+    report = run.report(**extra)
     if run.times.count("lost"):
         raise AssertionError(f"a connection was lost: {run.times.steps}")
     return report

@@ -24,5 +24,5 @@ def test_quick(name: str) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", _REAL)
 def test_long(name: str) -> None:
-    """F1 to F3, F8 to F11, F13, F14, F16 to F21, F23, F25 to F27, F30, F36, F37, F50 to F53, F58."""
+    """F1 to F3, F8 to F11, F13, F14, F16 to F21, F23, F25 to F27, F30, F36, F37, F50 to F53, F55, F58, R31."""
     assert run_row(ROWS[name], "txmsg", is_long=True) is not None

@@ -35,7 +35,8 @@ class Settings:
     """What the workload is to do.
 
     targets: URLs or parameters.   publishers, queues: int -- publisher n publishes to queue n modulo queues.
-    messages: int | None -- of each publisher; None: until it is stopped.   every: float -- seconds between two.
+    messages: int | None -- of each publisher; None: until it is stopped.   every: float -- seconds between two,
+        or between two bursts of `burst`.
     window: int -- unconfirmed messages of one publisher; then it waits.   size: int -- octets of a body, at least.
     handling: float -- seconds that a handler takes.   prefetch: int.
     on_loss, publish_timeout -- of the publisher.   quorum: bool -- quorum queues.   order -- of the hosts.
@@ -64,6 +65,7 @@ class Settings:
     name: str = "p"
     window_size: int = 0
     others: int = 0
+    burst: int = 1
     expected: tuple[str, ...] = ()
 
 
@@ -187,9 +189,10 @@ class Workload:
         self._running += 1
         sent = 0
         while not self._stopping and (self.settings.messages is None or sent < self.settings.messages):
-            if publisher.outstanding < self.settings.window and not self.is_paused:
-                self._publish_one(name, queue, publisher)
-                sent += 1
+            for _ in range(self.settings.burst):
+                if publisher.outstanding < self.settings.window and not self.is_paused:
+                    self._publish_one(name, queue, publisher)
+                    sent += 1
             await self.pause(self.settings.every)
         self._running -= 1
 

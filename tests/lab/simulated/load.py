@@ -12,6 +12,7 @@ from tests.lab.simulated.world import World, simulate
 from tests.lab.workload import Settings
 from txmsg.amqp import BasicProperties, Delivery
 from txmsg.amqp.recovery import Backoff, ReconnectingConnection, RecoveryState
+from txmsg.broker.limits import BrokerLimits
 from txmsg.errors import TxmsgError
 from txmsg.testing.disruption import Network, QueueChecker, Report, Simulation
 from txmsg.testing.disruption.chaos import Disaster
@@ -171,3 +172,39 @@ def _bad_handlers(seed: int) -> Report:
     report = checker.report()
     # A message that is handed back comes behind later ones: that is the application's own doing.
     return replace(report, order_violations=0)
+
+
+@row("F54", "SIM", "2,047 channels, opened and closed again and again", "no number is lost; one more fails typed")
+def channels(is_long: bool, client: str) -> Report:
+    checker = QueueChecker("F54", seed=0)
+    most, churn = 2047, 100_000 if is_long else 3_000
+    limits = BrokerLimits(channels=most, login_delay=0.0)
+    with Simulation(0, limits=limits) as simulation:
+        connection = simulation.run_until(simulation.connect(heartbeat=4, channel_max=most))
+
+        async def session() -> None:
+            opened = [await each for each in [connection.channel() for _ in range(most)]]
+            try:
+                await connection.channel()
+            except TxmsgError:
+                pass
+            else:
+                raise AssertionError("one channel more than there are numbers was opened")
+            for channel in opened[1:]:
+                await channel.close()
+            for _ in range(churn):
+                await (await connection.channel()).close()
+            for number in range(most - 1):  # all of them are free again
+                opened[number + 1] = await connection.channel()
+            await opened[0].queue_declare("lab", durable=True)
+            await opened[0].confirm_select()
+            for _ in range(10):
+                message_id = checker.attempt()
+                await checker.publishing(message_id, opened[0].basic_publish("", "lab", message_id))
+            await connection.close()
+
+        simulation.run_until(Deferred.fromCoroutine(session()), 3600)
+        checker.drained(body.decode() for body in simulation.broker.embedded.queue("lab").bodies)
+        for problem in simulation.finish():
+            checker.unhandled_error(problem)
+    return replace(checker.report(), extra={"cases": 1, "opened": 2 * most + churn})
