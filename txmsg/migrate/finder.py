@@ -1,0 +1,170 @@
+"""Finding the uses of an old library in source, with `ast`; nothing is imported and nothing is run.
+
+A file is meant when it imports the library, or our drop-in for it.  In such a file are reported: what is imported and
+used of the library under any alias, methods of its channels by name, on whatever they are called, what its subclasses
+override, and strings that name its modules (`mock.patch("txamqp.protocol.AMQClient")`).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from txmsg.migrate.table import LIBRARIES, Library, Row
+
+__all__ = ["Use", "find_uses"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Use:
+    """One use of an old library.   line: int -- from 1.   row: Row.   library: Library."""
+
+    line: int
+    library: Library
+    row: Row
+
+
+def _is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+class _File:
+    """The imports of one file, and its uses of one library."""
+
+    def __init__(self, tree: ast.Module, library: Library) -> None:
+        self._tree = tree
+        self._library = library
+        self._aliases: dict[str, str] = {}
+        self._names = {row.old: row for row in library.rows if row.kind == "name"}
+        self._other = {(row.kind, row.old): row for row in library.rows if row.kind != "name"}
+        self._found: dict[tuple[int, str], Use] = {}
+
+    def uses(self, is_meant: bool) -> Iterator[Use]:
+        """All uses, by line; none if the library is not imported, unless `is_meant` says to look all the same."""
+        imported = [name for node in ast.walk(self._tree) for name in self._imported(node)]
+        chains = (self._dotted(node) for node in ast.walk(self._tree) if isinstance(node, ast.Attribute))
+        if not is_meant and not any(_is_within(name, self._library.module) for name in (*imported, *chains)):
+            return
+        self._look(self._tree)
+        yield from sorted(self._found.values(), key=lambda use: (use.line, use.row.shown))
+
+    # -- names -------------------------------------------------------------------------------------
+
+    def _actual(self, name: str) -> str:
+        """A dotted name with the library's own in the place of our drop-in's."""
+        drop_in = self._library.drop_in
+        return self._library.module + name[len(drop_in) :] if _is_within(name, drop_in) else name
+
+    def _imported(self, node: ast.AST) -> list[str]:
+        """The dotted names that a statement imports; notes under which names the file knows them."""
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = self._actual(alias.name)
+                names.append(name)
+                if alias.asname:
+                    self._aliases[alias.asname] = name
+                else:
+                    first = alias.name.partition(".")[0]
+                    self._aliases[first] = first
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                name = self._actual(f"{node.module}.{alias.name}")
+                names.append(name)
+                self._aliases[alias.asname or alias.name] = name
+        return names
+
+    def _dotted(self, node: ast.expr) -> str:
+        """The dotted name of an expression, aliases resolved; "" for anything else."""
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name) or node.id not in self._aliases:
+            return ""
+        return self._actual(".".join([self._aliases[node.id], *reversed(parts)]))
+
+    def _row_of(self, name: str) -> Row | None:
+        """The row of a dotted name; for one that has none, that of the library's module around it."""
+        row = self._names.get(name)
+        if row is None and _is_within(name, self._library.module):
+            row = self._names[self._library.module]
+        return row
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def _note(self, node: ast.AST, row: Row | None) -> bool:
+        if row is not None:
+            line = getattr(node, "lineno", 1)
+            self._found.setdefault((line, row.shown), Use(line, self._library, row))
+        return row is not None
+
+    def _look(self, tree: ast.AST) -> None:
+        # With a stack of its own: generated source can be deeper than Python's.
+        waiting: list[ast.AST] = [tree]
+        while waiting:
+            node = waiting.pop()
+            if not self._looked_at(node):
+                waiting.extend(ast.iter_child_nodes(node))
+
+    def _looked_at(self, node: ast.AST) -> bool:
+        """Note a use; True if nothing below it is to be looked at."""
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for name in self._imported(node):
+                self._note(node, self._row_of(name))
+            return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            # The line of the name, which in a chain of calls is not that of the expression.
+            row = self._other.get(("method", node.func.attr))
+            if row is not None and not self._dotted(node.func):
+                self._note_at(node.func.end_lineno or node.lineno, row)
+        elif isinstance(node, ast.Attribute):
+            return self._attribute(node)
+        elif isinstance(node, ast.Name):
+            return self._note(node, self._row_of(self._aliases.get(node.id, "")) if self._is_bare(node) else None)
+        elif isinstance(node, ast.ClassDef):
+            for each in node.body:
+                if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
+                    self._note(each, self._other.get(("override", each.name)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            self._note(node, self._row_of_text(node.value))
+        return False
+
+    def _is_bare(self, node: ast.Name) -> bool:
+        """Whether a name is a thing of the library: a package that is only on the way to one is not."""
+        return isinstance(node.ctx, ast.Load) and self._aliases.get(node.id, "") in self._names
+
+    def _row_of_text(self, text: str) -> Row | None:
+        name = self._actual(text)
+        is_dotted = "." in name and all(part.isidentifier() for part in name.split("."))
+        return self._row_of(name) if is_dotted and _is_within(name, self._library.module) else None
+
+    def _attribute(self, node: ast.Attribute) -> bool:
+        name = self._dotted(node)
+        while name:  # an attribute of a thing of the library is a use of the thing
+            if name in self._names or _is_within(name, self._library.module):
+                return self._note(node, self._row_of(name))
+            name = name.rpartition(".")[0] if any(_is_within(name, also) for also in self._library.also) else ""
+        if isinstance(node.ctx, ast.Load):
+            self._note(node, self._other.get(("attribute", node.attr)))
+        return False
+
+    def _note_at(self, line: int, row: Row) -> None:
+        self._found.setdefault((line, row.shown), Use(line, self._library, row))
+
+
+def find_uses(source: str | bytes, name: str = "<source>", *, is_meant: bool = False) -> list[Use]:
+    """The uses of all old libraries in one file's source, by line.
+
+    is_meant: look for channel methods also where no library is imported: a file may be handed its channels.
+
+    Raises SyntaxError or ValueError for what is not source of this Python.
+    """
+    tree = ast.parse(source, name)
+    imported: list[Use] = []
+    for library in LIBRARIES:
+        imported += _File(tree, library).uses(is_meant=False)
+    if not imported and is_meant:
+        imported += [use for use in _File(tree, LIBRARIES[0]).uses(is_meant=True) if use.row.kind == "method"]
+    return sorted(imported, key=lambda use: (use.line, use.library.name, use.row.shown))
