@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
     with ThreadPoolExecutor(max_workers=1) as second_lane:
         others = second_lane.submit(run_other_reactors, arguments)
         print("\n--- default reactor", flush=True)
-        measured = [python, "-m", "coverage", "run", "-m", "pytest", *arguments]
+        measured = [python, "-m", "coverage", "run", "-m", "pytest", "--durations=20", *arguments]
         runs = [run_pytest(measured, "default", is_shown=True)]
         subprocess.run([python, "-m", "coverage", "combine", "--quiet"], cwd=ROOT, check=False)
         if subprocess.run([python, "-m", "coverage", "report"], cwd=ROOT, check=False).returncode:
