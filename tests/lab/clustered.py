@@ -92,20 +92,21 @@ def our_node_killed(is_long: bool, client: str) -> Report:
         began = time.monotonic()
         leader.kill()
         run.faults.append((began, began))
-        try:
-            child.publishes_again(began + 0.5, 60)
-        finally:
-            attempts = [
-                sum(line[0] == "state" and line[2] == name and line[3] == "connecting" and line[1] > began
-                    for line in child.lines)
-                for name in ("publishing", "consuming")
-            ]  # fmt: skip
+        child.publishes_again(began + 0.5)
+        attempts = [
+            sum(line[0] == "state" and line[2] == name and line[3] == "connecting" and line[1] > began
+                for line in child.lines)
+            for name in ("publishing", "consuming")
+        ]  # fmt: skip
         time.sleep(2)
         child.stop(120)
-        # An attempt at connecting, and as many for each further fault while the new node finds the new leader.
-        report = promised(confirmed(run.report(attempts=max(attempts))), recovery=2.0)
+        report = promised(run.report(attempts=max(attempts)), recovery=2.0)
         if client == "txmsg" and max(attempts) > 1:
             raise AssertionError(f"{attempts} attempts")
+        # RabbitMQ 3.10 refuses all publishes of a channel whose first one came between the leader's death and the
+        # election of the next.  Until the publisher opens it anew, after a second, they are nacked.
+        if client == "txmsg" and report.confirmed + report.nacked != report.sent:
+            raise AssertionError(f"neither confirmed nor nacked: {report}")
         return report
 
 

@@ -26,7 +26,14 @@ def through(proxy: driver.Proxied, **others: Any) -> Settings:
     return settings(proxy.proxy, **others)
 
 
-@row("F4", "PROXY", "RST after so many octets, both ways, at 20 places", "all confirmed; recovery at most 2 s")
+@row(
+    "F4",
+    "PROXY",
+    "RST after so many octets, both ways, at 20 places",
+    "all confirmed; recovery at most 4 s",
+    is_quick=False,
+    limit=900,
+)
 def reset(is_long: bool, client: str) -> Report:
     with RabbitMQNode() as node, driver.proxied(node.host, node.port) as proxy, driver.run("F4", client) as run:
         child = run.start(through(proxy))
@@ -45,7 +52,7 @@ def reset(is_long: bool, client: str) -> Report:
         return confirmed(promised(run.report(), recovery=4.0))
 
 
-@row("F7", "PROXY", "one octet per chunk, for 10 s", "no reconnect; all confirmed")
+@row("F7", "PROXY", "one octet per chunk, for 10 s", "no reconnect; all confirmed", is_quick=False)
 def trickle(is_long: bool, client: str) -> Report:
     with RabbitMQNode() as node, driver.proxied(node.host, node.port) as proxy, driver.run("F7", client) as run:
         child = run.start(through(proxy, every=0.1))
@@ -61,7 +68,7 @@ def trickle(is_long: bool, client: str) -> Report:
 
 @row(
     "F8", "PROXY", "half-open: octets vanish both ways, healed after 10 s", "found between 8 and 9 s",
-    clients=("txmsg", "pika", "aio-pika"),
+    clients=("txmsg", "pika", "aio-pika"), is_quick=False,
 )  # fmt: skip
 def black_hole(is_long: bool, client: str) -> Report:
     with RabbitMQNode() as node, driver.proxied(node.host, node.port) as proxy, driver.run("F8", client) as run:
@@ -99,7 +106,13 @@ def one_way(is_long: bool, client: str) -> Report:
         return confirmed(promised(run.report(), detection=(7.9, 9.0), recovery=2.0))
 
 
-@row("F14", "PROXY", "flapping for 20 s (60 s): 200 ms up, 200 ms down", "recovery at most 2 s (32 s); all confirmed")
+@row(
+    "F14",
+    "PROXY",
+    "flapping for 20 s (60 s): 200 ms up, 200 ms down",
+    "recovery at most 2 s (32 s); all confirmed",
+    is_quick=False,
+)
 def flapping(is_long: bool, client: str) -> Report:
     with RabbitMQNode() as node, driver.proxied(node.host, node.port) as proxy, driver.run("F14", client) as run:
         child = run.start(through(proxy, publish_timeout=120))

@@ -87,7 +87,7 @@ def kill_without_duplicates(is_long: bool, client: str) -> Report:
         return report
 
 
-@row("F2", "REAL", "SIGSTOP of RabbitMQ for 3 T", "found between 8 and 9 s (heartbeat 4); all confirmed", clients=ALL)
+@row("F2", "REAL", "SIGSTOP of RabbitMQ for 24 s", "found between 8 and 9 s (heartbeat 4); all confirmed", clients=ALL)
 def freeze(is_long: bool, client: str) -> Report:
     # The peers need longer than 3 T to find it: for the comparison it lasts longer for all.
     lasting = 24.0
@@ -144,7 +144,13 @@ def kill_client(is_long: bool, client: str) -> Report:
         return run.report(killed=generations - 1)
 
 
-@row("F25", "REAL", "the application blocks the reactor for 1.5 and 3 heartbeats", "we drop no live connection")
+@row(
+    "F25",
+    "REAL",
+    "the application blocks the reactor for 1.5 and 3 heartbeats",
+    "we drop no live connection",
+    is_quick=False,
+)
 def blocked_reactor(is_long: bool, client: str) -> Report:
     with RabbitMQNode() as node, driver.run("F25", client) as run:
         child = run.start(settings(node))

@@ -67,13 +67,13 @@ def row(
     return made
 
 
-def order_of(name: str) -> tuple[int, str, int]:
-    """For sorting: by the number of the fault, then by the harness."""
+def order_of(name: str) -> tuple[str, int, str, int]:
+    """For sorting: by the letter and the number of the fault, then by the harness."""
     fault, _, harness = name.partition(":")
     number = re.search(r"\d+", fault)
     harnesses = ["SIM", "PROXY", "REAL", "CLUSTER"]
     found = harnesses.index(harness) if harness in harnesses else len(harnesses)
-    return int(number.group()) if number else 0, fault, found
+    return fault[:1], int(number.group()) if number else 0, fault, found
 
 
 def chosen(names: Iterable[str], is_long: bool) -> list[Row]:

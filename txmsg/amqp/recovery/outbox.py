@@ -45,6 +45,9 @@ __all__ = ["PublisherOutbox"]
 _BROKER_BLAMES_CONTENT = frozenset({501, 502, 503, 505, 540})
 #: Seconds between looks at the deadlines.
 _TICK = 1.0
+#: Seconds of nothing but nacks after which the channel is opened anew; doubled each time, up to the most.
+_NACKS_LAST = 1.0
+_NACKS_LAST_MOST = 30.0
 
 
 class PublisherOutbox:
@@ -93,6 +96,9 @@ class PublisherOutbox:
         self._idle_waiters: list[Deferred[None]] = []
         #: Whether anybody is to be told when an outcome is there: kept up to date, because it is asked for each.
         self._is_watched = False
+        #: Of the first nack since the last confirm: how many were confirmed before, and when it came.
+        self._nacks_since: tuple[int, float] = (-1, 0.0)
+        self._nacks_last = _NACKS_LAST
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -217,11 +223,28 @@ class PublisherOutbox:
             self._finish(publication, "returned", error)
         elif isinstance(error, PublishNacked):
             self._finish(publication, "nacked", error)
+            self._nacked()
         else:
             self._came_back(publication, error)
             return
         if self._window:
             self._after_answer()
+
+    def _nacked(self) -> None:
+        """Open the channel anew when nothing but nacks comes.
+
+        A RabbitMQ channel whose first publish to a quorum queue comes between the death of the queue's leader and the
+        election of the next one (3.10: seen) goes on to refuse all publishes to it, when other channels' are taken.
+        """
+        now = self._clock.seconds()
+        confirmed, since = self._nacks_since
+        if confirmed != self.counts["confirmed"]:
+            self._nacks_since = self.counts["confirmed"], now
+            self._nacks_last = _NACKS_LAST
+        elif now - since >= self._nacks_last and self._channel is not None:
+            self._nacks_since = confirmed, now
+            self._nacks_last = min(2 * self._nacks_last, _NACKS_LAST_MOST)
+            self._channel.close()
 
     def publication_given_up(self, publication: Publication) -> None:
         """Its Deferred was cancelled, and fails by itself."""
