@@ -16,6 +16,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -151,7 +152,8 @@ class _Subscription:
 
     def _take_unseen(self, taken: RememberedDelivery, key: MessageKey) -> None:
         being_handled = self._window.being_handled
-        first = being_handled.get(key)
+        entry = being_handled.get(key)
+        first = entry() if isinstance(entry, weakref.ref) else entry
         if first is not None:
             channel = first.channel
             if not channel.is_open or (channel is not taken.channel and not first.is_settled):
@@ -197,7 +199,8 @@ class _Subscription:
         if is_handled:
             self._window.add(key)
         being_handled = self._window.being_handled
-        if being_handled.get(key) is delivery:
+        entry = being_handled.get(key)
+        if entry is delivery or (isinstance(entry, weakref.ref) and entry() is delivery):
             del being_handled[key]
             for subscription in delivery.waiting or ():
                 subscription._look_within(0.0)
@@ -249,7 +252,17 @@ class _Subscription:
                 with suppress(SettlementError):
                     Delivery.nack(copy)
         # Whoever has one may still settle it.  Whoever has none cannot, so let go of them.
+        being_handled = self._window.being_handled
+        for delivery in self._open.values():
+            if being_handled.get(delivery.key) is delivery:
+                being_handled[delivery.key] = weakref.ref(delivery, partial(_let_go, being_handled, delivery.key))
         self._open = weakref.WeakValueDictionary(self._open)
+
+
+def _let_go(being_handled: dict[Any, Any], key: Any, reference: weakref.ref[RememberedDelivery]) -> None:
+    """Nobody has it any more.  May run in any thread, so it does no more than this."""
+    if being_handled.get(key) is reference:
+        being_handled.pop(key, None)
 
 
 def _nowhere(delivery: Delivery) -> Any:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from twisted.internet.interfaces import IReactorTime
 
 from txmsg.amqp import validation
 from txmsg.amqp.delivery import Delivery
 from txmsg.amqp.recovery.retry_headers import RETRY_COUNT
+from txmsg.wire.properties import BasicProperties
 
 if TYPE_CHECKING:
     from txmsg.amqp.recovery.deduplicating import RememberedDelivery
@@ -35,12 +36,10 @@ def message_key(delivery: Delivery) -> MessageKey | None:
     (:class:`txmsg.amqp.RetryPolicy`).
     """
     properties = delivery.properties
-    message_id = getattr(properties, "message_id", None)
-    if not message_id:
+    if not isinstance(properties, BasicProperties) or not properties.message_id:
         return None
-    headers = getattr(properties, "headers", None)
-    count = headers.get(RETRY_COUNT, 0) if headers else 0
-    return getattr(delivery, "queue", ""), message_id, count if type(count) is int else 0
+    count = properties.headers.get(RETRY_COUNT, 0) if properties.headers else 0
+    return getattr(delivery, "queue", ""), properties.message_id, count if type(count) is int else 0
 
 
 class DuplicateWindow:
@@ -61,8 +60,8 @@ class DuplicateWindow:
         self.max_age = None if max_age is None else validation.seconds("max_age", max_age)
         #: Copies that were kept from handlers, of all its consumers.
         self.dropped = 0
-        #: For the consumers: what is being handled, as long as anybody has it.
-        self.being_handled: WeakValueDictionary[MessageKey, RememberedDelivery] = WeakValueDictionary()
+        #: For the consumers: what is being handled; a weak reference when only the handler may still have it.
+        self.being_handled: dict[MessageKey | None, RememberedDelivery | ref[RememberedDelivery]] = {}
         self._clock = clock
         #: When each was handled, oldest first.
         self._handled: OrderedDict[MessageKey, float] = OrderedDict()
