@@ -110,7 +110,7 @@ class ChannelCases(TxAMQPCase):
         await self.failure(incoming.get(timeout=0.05), Empty)
 
     async def test_get_and_ack(self) -> None:
-        """basic_get, basic_ack, basic_nack, basic_reject, basic_recover; a wrong tag costs nothing."""
+        """basic_get, basic_ack, basic_nack, basic_reject, basic_recover; a wrong tag costs nothing (R23)."""
         channel = await self.tx_channel()
         queue = await self.tx_queue(channel, "1", "2", "3", "4")
         tags = [(await channel.basic_get(queue=queue)).delivery_tag for _ in range(4)]
@@ -157,7 +157,7 @@ class ChannelCases(TxAMQPCase):
         self.assertIsNone(await channel.basic_cancel("me", nowait=True))
 
     async def test_cancelled_by_the_broker(self) -> None:
-        """R16: the queue of a consumer whose queue is deleted ends (txamqp: its reader waits for ever)."""
+        """R25: the queue of a consumer whose queue is deleted ends (txamqp: its reader waits for ever)."""
         client = await self.tx_connect()
         channel, other = await self.tx_channel(client), await self.tx_channel(client, 2)
         queue = await self.tx_queue(channel, "one", "two")
@@ -174,7 +174,7 @@ class ChannelCases(TxAMQPCase):
         self.assertEqual((await fresh.get(timeout=5)).content.body, "three")
 
     async def test_cancel_of_a_deferred(self) -> None:
-        """Giving up a wait hurts nobody; the subscription is undone (txamqp: the next reply goes to the wrong call)."""
+        """R8: giving up a wait hurts nobody (txamqp: the next call gets its reply); the subscription is undone."""
         channel = await self.tx_channel()
         queue = await self.tx_queue(channel, "one")
         consuming = channel.basic_consume(queue=queue, consumer_tag="me")
@@ -222,7 +222,7 @@ class ChannelCases(TxAMQPCase):
         self.assertEqual(message.content.body, "back")
 
     async def test_confirms(self) -> None:
-        """R17: after confirm_select a publish fires when the broker has it, and fails when it came back."""
+        """R1, R5: after confirm_select a publish fires when the broker has it, and fails when it came back."""
         delegate = Watching()
         client = await self.tx_connect(delegate)
         channel = await self.tx_channel(client)
@@ -234,6 +234,19 @@ class ChannelCases(TxAMQPCase):
         self.assertEqual([await each for each in good], list(range(1, 21)))
         self.assertEqual((await client.basic_return_queue.get()).content.body, "y")
         await self.until(lambda: ("ack", 21) in delegate.notes)
+
+    async def test_many_confirms(self) -> None:
+        """R2, R5: 400 mandatory publishes at once, every 7th unroutable: each has its own answer."""
+        channel = await self.tx_channel()
+        queue = await self.tx_queue(channel)
+        await channel.confirm_select()
+        keys = ["no such queue" if number % 7 == 0 else queue for number in range(400)]
+        seen = outcomes(
+            [channel.basic_publish(routing_key=key, mandatory=True, content=Content("same")) for key in keys]
+        )
+        await self.until(lambda: len(seen) == 400)
+        wrong = [n for n, outcome in seen if isinstance(outcome, PublishReturned) != (keys[n] == "no such queue")]
+        self.assertEqual(wrong, [])
 
     async def test_transactions(self) -> None:
         channel = await self.tx_channel()

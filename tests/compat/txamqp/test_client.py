@@ -21,6 +21,7 @@ from txmsg.compat.txamqp.client import (
 )
 from txmsg.compat.txamqp.protocol import AMQClient
 from txmsg.compat.txamqp.queue import Closed as QueueClosed
+from txmsg.errors import ChannelNumberInUse, EncodeError
 
 
 class Noting(TwistedDelegate):
@@ -146,6 +147,19 @@ class ClientCases(TxAMQPCase):
         await self.failure((await client.queue("another")).get(), QueueClosed)
         await self.failure((await self.channel_of(client, 9)).channel_open(), Closed)
 
+    async def test_close_with_unfetched_deliveries(self) -> None:
+        """What the broker delivers again is not handed out any more; with no_ack, where it does not, it is."""
+        client = await self.tx_connect()
+        channel = await self.tx_channel(client)
+        queues = [
+            await self.tx_consume(channel, await self.tx_queue(channel, "one"), no_ack=no_ack)
+            for no_ack in (False, True)
+        ]
+        await self.until(lambda: all(queue.pending for queue in queues))
+        await client.close()
+        await self.failure(queues[0].get(), QueueClosed)
+        self.assertEqual((await queues[1].get()).content.body, "one")
+
     async def channel_of(self, client: AMQClient, number: int) -> Any:
         return await client.channel(number)
 
@@ -197,9 +211,12 @@ class ClientCases(TxAMQPCase):
         await self.failure(channel.exchange_declare(exchange=self.name("ex")[-200:], type="none"), ConnectionClosed)
         self.assertTrue(client.closed)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        refused = await self.tx_transport(Stubborn())
+        await self.failure(refused.authenticate("guest", "wrong"), ConnectionClosed)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     async def test_channel_closed_by_the_broker(self) -> None:
-        """channel_close: this channel alone, its consumers' queues too; its number can be opened again."""
+        """R17: channel_close: this channel alone, its consumers' queues too; its number can be opened again."""
         delegate = Noting()
         client = await self.tx_connect(delegate)
         channel, other = await self.tx_channel(client), await self.tx_channel(client, 2)
@@ -219,6 +236,38 @@ class ClientCases(TxAMQPCase):
         again = await self.tx_channel(client)
         self.assertIsNot(again, channel)
         await again.tx_select()
+
+    async def test_methods_on_channel_0(self) -> None:
+        """connection_open and the replies are done already; the rest of the protocol is not for this channel."""
+        client = await self.tx_connect(None)
+        zero = await self.channel_of(client, 0)
+        self.assertEqual((await zero.connection_open("/")).method.name, "open-ok")
+        self.assertIsNone(await zero.connection_close_ok())
+        self.assertEqual((await zero.connection_update_secret("guest", "why not")).method.name, "update-secret-ok")
+        await self.failure(zero.connection_blocked(), EncodeError)
+        await self.failure(zero.queue_declare(), EncodeError)
+
+    async def test_a_delegate_that_fails_to_answer(self) -> None:
+        """connection.start that cannot be answered ends the opening at once."""
+
+        class Broken(TwistedDelegate):
+            def connection_start(self, ch: Any, msg: Any) -> None:
+                raise RuntimeError("a bug of the program's")
+
+        client = await self.tx_transport(Broken())
+        error = await self.failure(client.authenticate("guest", "guest"), Closed)
+        self.assertIn("a bug of the program's", str(error.args[0]))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    async def test_channel_numbers(self) -> None:
+        """One that there is not fails by itself."""
+        client = await self.tx_connect(Tuning())
+        channel = await self.channel_of(client, 8)
+        await self.failure(channel.channel_open(), ChannelNumberInUse)
+        await self.failure((await self.channel_of(client, 8)).tx_select(), ChannelClosed)
+        early = AMQClient(TwistedDelegate(), "/")
+        await self.failure((await self.channel_of(early, 1)).channel_open(), Closed)
+        await early.close()
 
     async def test_socket_lost(self) -> None:
         """Closed carries Twisted's reason."""

@@ -64,7 +64,7 @@ class QueueTests(SynchronousTestCase):
         self.failureResultOf(other.get(), Closed)
 
     def test_limit(self) -> None:
-        """R33: a queue that nobody reads does not grow for ever."""
+        """A queue that nobody reads does not grow for ever."""
         queue = TimeoutDeferredQueue(self.clock, limit=2)
         for item in "abc":
             queue.put(item)

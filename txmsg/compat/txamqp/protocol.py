@@ -24,7 +24,7 @@ from txmsg.compat.txamqp.native import NativeConnection, native_credentials, nat
 from txmsg.compat.txamqp.queue import TimeoutDeferredQueue
 from txmsg.compat.txamqp.spec import SPEC, Method, Spec, method_named
 from txmsg.errors import ConnectionClosed as NativeConnectionClosed
-from txmsg.errors import EncodeError, TxmsgError
+from txmsg.errors import ConnectionLost, EncodeError, TxmsgError
 from txmsg.wire.methods import Method as WireMethod
 
 __all__ = ["AMQChannel", "AMQClient", "ChannelClosed", "Closed", "ConnectionClosed"]
@@ -366,8 +366,10 @@ class AMQClient(Protocol):
                 return closing_message("connection", reason.reply_code, text, class_id, method_id)
             if reason.initiator == "client" and reason.reply_code:
                 return Failure(twisted_errors.ConnectionDone())
-            if isinstance(reason.cause, twisted_errors.ConnectionDone | twisted_errors.ConnectionLost):
-                return Failure(reason.cause)
+            if type(reason) is ConnectionLost and isinstance(
+                reason.cause, twisted_errors.ConnectionDone | twisted_errors.ConnectionLost
+            ):
+                return Failure(reason.cause)  # which knows no less
         lost = twisted_errors.ConnectionLost(str(reason))
         lost.__cause__ = reason
         return Failure(lost)
