@@ -122,7 +122,7 @@ class MisuseTest(SiteTestCase):
 
     def channels(self) -> list[int]:
         """How many plain channels each of the open ones has had."""
-        return [member.epoch for member in self.site.connection._members._members if hasattr(member, "epoch")]
+        return [member.epoch for member in self.site.connection._members._members.values() if hasattr(member, "epoch")]
 
     def test_two_of_the_same_tag_at_once(self) -> None:
         """Before the first one is there, too."""

@@ -10,9 +10,17 @@ from typing import Any
 
 from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tests.amqp.recovery.world import MUTE, REFUSES, SILENT, FakeMember, World, WorldTestCase
-from txmsg.amqp import AMQPProtocol, Backoff, PlainCredentials, ReconnectingConnection, StateChange
+from txmsg.amqp import (
+    AMQPProtocol,
+    Backoff,
+    ConnectionParameters,
+    PlainCredentials,
+    ReconnectingConnection,
+    StateChange,
+)
 from txmsg.errors import ConnectionClosed
 
 
@@ -171,6 +179,30 @@ class CloseTests(WorldTestCase):
                     self.assertIsNone(self.successResultOf(each))
                 self.assertEqual(broker.connections, [])
                 self.closes(connection, 0)
+
+    def test_when_an_attempt_begins(self) -> None:
+        """R28, R29: close() from the callback that tells of an attempt, or from the endpoint's callable, ends it."""
+        for where in ("callback", "endpoint"):
+            with self.subTest(where=where):
+                self.world.hosts["a"] = REFUSES
+                done: list[Deferred[None]] = []
+
+                def endpoint(
+                    parameters: ConnectionParameters, where: str = where, done: list[Deferred[None]] = done
+                ) -> IStreamClientEndpoint:
+                    if where == "endpoint" and self.world.hosts["a"] == MUTE:
+                        done.append(self._connections[-1].close())
+                    return self.world.endpoint(parameters)
+
+                connection = self.connection(endpoint=endpoint)
+                self.noErrors(connection.start())
+                self.world.run(0.1)
+                self.world.hosts["a"] = MUTE
+                if where == "callback":
+                    connection.add_state_callback(partial(_close_at, "connecting", connection, done))
+                self.world.run(1)
+                self.assertIsNone(self.successResultOf(done[0]))
+                self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_from_each_callback_of_a_member(self) -> None:
         """R29: close() from inside recover() and lost()."""

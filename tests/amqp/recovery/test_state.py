@@ -57,6 +57,17 @@ class EventTests(WorldTestCase):
         assert isinstance(first, RecoveryEvent)
         self.assertEqual((first.subject, len(connection.history)), ("50", 100))
 
+    def test_order_of_events(self) -> None:
+        """A callback that makes something happen does not turn the order round for those after it."""
+        self.world.broker()
+        connection = self.connection()
+        seen: list[str] = []
+        connection.add_state_callback(lambda step: connection.close() if step.new.value == "ready" else None)
+        connection.add_state_callback(lambda step: seen.append(step.new.value))
+        self.noErrors(connection.start())
+        self.world.run(1)
+        self.assertEqual(seen, ["connecting", "recovering", "ready", "closing", "closed"])
+
     def test_callback_that_raises(self) -> None:
         """It is logged, and changes nothing."""
         self.world.broker()

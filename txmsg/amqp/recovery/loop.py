@@ -136,6 +136,8 @@ class ConnectionLoop:
         self._turn = None
         self._work = work = maybeDeferred(self._owner.attempt)
         work.addCallbacks(self._connected, self._not_connected)
+        if self._result is None and self._work is not None:
+            self._work.cancel()  # a callback in there has stopped it, when there was nothing to cancel yet
 
     def _attempt_cancelled(self, result: Deferred[Any]) -> None:
         """Twisted's Deferred fails with CancelledError by itself after this."""

@@ -25,7 +25,8 @@ ORDER_PUBLISHER = 20
 class Member(Protocol):
     """Something that is brought back on each new connection; see :meth:`ReconnectingConnection.add_member`.
 
-    order: int -- members with a lower one are recovered first; equal ones in the order in which they were added.
+    order: int -- members with a lower one are recovered first; equal ones together, begun in the order in which they
+        were added.
     """
 
     order: int

@@ -1,7 +1,8 @@
 """The state of a reconnecting connection, made visible: events, a short history, an async iterator.
 
 Invariants: an event holds no secret (hosts are names and ports, errors are ours and cleaned) and keeps no connection
-alive: the errors in it have no traceback.  Whatever a callback raises is logged and goes no further.
+alive: the errors in it have no traceback.  Whatever a callback raises is logged and goes no further.  Every callback
+gets the events in the order in which they happened, also when another callback has made one happen.
 """
 
 from __future__ import annotations
@@ -82,6 +83,9 @@ class ObservableState:
         self._history: deque[StateChange | RecoveryEvent] = deque(maxlen=HISTORY)
         self._state_callbacks: list[Callable[[StateChange], object]] = []
         self._event_callbacks: list[Callable[[RecoveryEvent], object]] = []
+        #: Events that the callbacks have not been told of, and whether they are being told.
+        self._untold: deque[StateChange | RecoveryEvent] = deque()
+        self._is_telling = False
         #: Held weakly: an iterator that nobody reads any more goes.
         self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
 
@@ -141,6 +145,17 @@ class ObservableState:
             if self._state is RecoveryState.CLOSED:
                 self._readers.discard(reader)
                 reader.end()
+        self._untold.append(event)
+        if self._is_telling:
+            return  # by a callback: it is told after what is being told
+        self._is_telling = True
+        try:
+            while self._untold:
+                self._tell_callbacks(self._untold.popleft())
+        finally:
+            self._is_telling = False
+
+    def _tell_callbacks(self, event: StateChange | RecoveryEvent) -> None:
         if isinstance(event, StateChange):
             for state_callback in list(self._state_callbacks):
                 self.guarded(state_callback, event)
