@@ -116,7 +116,7 @@ def in_flight(is_long: bool, client: str) -> Report:
             settings(proxy.proxy, every=0.001, burst=200, window=10_000, publishers=1, queues=1, size=100)
         )
         hold = proxy.call(lambda: proxy.proxy.blackhole("to_client"))
-        child.wait_for(lambda: _outstanding(child) >= 9_000, 60, "10,000 in flight")
+        child.wait_for(lambda: _outstanding(child) >= 10_000, 60, "10,000 in flight")
         child.command("pause")
         time.sleep(0.5)
         flying = _outstanding(child)

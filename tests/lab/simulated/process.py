@@ -280,3 +280,25 @@ def _window() -> Any:
     from txmsg.amqp.recovery.duplicates import DuplicateWindow
 
     return DuplicateWindow()
+
+
+@row("F1e", "SIM", "the broker comes back empty: its disk is gone", "everything is declared and consumed again")
+def empty_broker(is_long: bool, client: str) -> Report:
+    tally = Tally()
+    for seed in seeds(is_long, 10, 100):
+
+        def disturb(world: World) -> None:
+            def paused(is_paused: bool) -> None:
+                world.workload.is_paused = is_paused
+
+            for moment in (1.0, 6.0):
+                down = world.simulation.random.uniform(0.1, 1.0)
+                # What is in the queues would be lost with the disk; so nothing is.
+                world.at(moment, lambda: paused(True))
+                world.at(moment + 0.5, partial(world.fault, down))
+                world.at(moment + 0.5, partial(world.simulation.broker.restart, down, keep="nothing"))
+                world.at(moment + 4.0, lambda: paused(False))
+
+        add(tally, *simulate("F1e", seed, disturb, Settings(messages=100, every=0.05)))
+    promised(tally)
+    return tally.report(f"0 to {tally.cases - 1}")
