@@ -269,6 +269,13 @@ class ClientCases(TxAMQPCase):
         await self.failure((await self.channel_of(early, 1)).channel_open(), Closed)
         await early.close()
 
+    async def test_a_channel_regarded_as_closed(self) -> None:
+        """channel.close(reason): nothing is sent any more, and its calls fail with the program's reason."""
+        channel = await self.tx_channel()
+        channel.close("mine")
+        self.assertEqual((await self.failure(channel.tx_select(), Closed)).args, ("mine",))
+        self.assertIsNone(await channel.channel_close_ok())
+
     async def test_socket_lost(self) -> None:
         """Closed carries Twisted's reason."""
         client = await self.tx_connect()

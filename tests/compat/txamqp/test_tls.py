@@ -14,6 +14,7 @@ from zope.interface import implementer
 from tests.certificates import shared_authority
 from tests.compat.txamqp.cases import OverBroker, OverRabbitMQ, TxAMQPCase, reactor, settle
 from txmsg.amqp import TLSOptions
+from txmsg.broker.tls import ServerTLS
 from txmsg.compat.txamqp.client import Closed
 from txmsg.compat.txamqp.endpoint import AMQEndpoint
 from txmsg.compat.txamqp.factory import AMQFactory
@@ -85,3 +86,18 @@ class TLSOverRabbitMQ(OverRabbitMQ, TLSCases):
 
 class TLSOverBroker(OverBroker, TLSCases):
     __test__ = True
+
+    async def test_a_certificate_without_a_name(self) -> None:
+        """C1.2: Twisted 26.4 to 26.10 let it pass; the second look does not."""
+        authority = shared_authority()
+        issued = authority.issue("localhost")
+        files: dict[str, Any] = {"cert_file": issued.certificate_file, "key_file": issued.key_file}
+        port = (await self.embedded.listen(tls=ServerTLS(**files))).port
+        with open(authority.certificate_file, "rb") as file:
+            creator = ssl.optionsForClientTLS("localhost", ssl.Certificate.loadPEM(file.read()))
+        endpoint = wrapClientTLS(creator, TCP4ClientEndpoint(reactor, "127.0.0.1", port))
+        connecting: Deferred[Any] = endpoint.connect(AMQFactory())
+        client = await connecting
+        self.assertIsInstance(await settle(client.authenticate("guest", "guest")), Closed)
+        await client.disconnected.wait()
+        self.flushLoggedErrors()  # Twisted's own check logs, whatever comes of it
