@@ -103,6 +103,13 @@ class ExampleCases(ReactorTestCase):
         self.assertIn("the broker says: NOT_FOUND", printed)
         self.assertIn("got b'one', 1 left\ngot b'two', 0 left\n", printed)
 
+    async def test_reconnecting(self) -> None:
+        """R1, R9: the publisher and the consumer that outlive connections; here nothing goes wrong."""
+        printed = await self.run_example("10_reconnecting.py", self.node.url, "50", self.name("numbers"))
+        self.assertIn(": ready\n", printed)
+        self.assertIn("published=50, confirmed=50", printed)
+        self.assertTrue(printed.endswith("50 messages handled, 0 of them twice\n"), printed)
+
 
 class ExamplesOverRabbitMQ(RabbitMQTestCase, ExampleCases):
     __test__ = True
@@ -155,7 +162,7 @@ class TutorialTests(SynchronousTestCase):
     def test_quoted_code_is_in_the_examples(self) -> None:
         """Every Python block of the tutorial that quotes an example stands in it, line by line."""
         text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-        sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("0*.py")))
+        sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("[01]*.py")))
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         self.assertGreaterEqual(len(blocks), 5)
         for block in blocks:
@@ -166,6 +173,6 @@ class TutorialTests(SynchronousTestCase):
 
     def test_every_example_says_how_to_run_it(self) -> None:
         """The docstring of each example holds its command line."""
-        for path in sorted(EXAMPLES.glob("0*.py")):
+        for path in sorted(EXAMPLES.glob("[01]*.py")):
             docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             self.assertIn(f"python examples/{path.name}", docstring)
