@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.lab.recorder import LineRecorder
 from tests.lab.workload import Settings
@@ -40,7 +41,7 @@ def _run_txmsg(settings: Settings, recorder: LineRecorder) -> None:
     from twisted.internet import reactor as installed
     from twisted.internet.defer import Deferred
     from twisted.internet.task import LoopingCall
-    from twisted.logger import LogLevel, globalLogPublisher
+    from twisted.logger import LogLevel, formatEvent, globalLogPublisher
     from twisted.python.failure import Failure
 
     from tests.lab.workload import Workload
@@ -55,7 +56,12 @@ def _run_txmsg(settings: Settings, recorder: LineRecorder) -> None:
     stalls = [0.0]
     last = [time.monotonic()]
 
+    passwords = {urlsplit(target).password for target in settings.targets} - {None, "", "guest"}
+
     def observe(event: dict[str, Any]) -> None:
+        shown = f"{formatEvent(event)} {event.get('log_failure', '')}"
+        if any(password in shown for password in passwords if password):
+            recorder.write("secret", str(event.get("log_namespace", "the log")))
         if event.get("log_level") in (LogLevel.error, LogLevel.critical):
             failure = event.get("log_failure")
             text = f"{event.get('log_format', '')} {failure.value!r}" if failure else str(event.get("log_format", ""))

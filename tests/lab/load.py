@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pika
 
@@ -111,9 +111,20 @@ def blocked_broker(is_long: bool, client: str) -> Report:
 
 @row("F52", "PROXY", "10,000 publishes in flight, then cut", "all confirmed after recovery, which takes at most 2 s")
 def in_flight(is_long: bool, client: str) -> Report:
-    with RabbitMQNode() as node, driver.proxied(node.host, node.port) as proxy, driver.run("F52", client) as run:
+    return _cut_in_flight("F52", client, on_loss="resend")
+
+
+@row("F52b", "PROXY", 'the same with `on_loss="fail"`', "all have failed within 2 s of detection", is_quick=False)
+def in_flight_failing(is_long: bool, client: str) -> Report:
+    return _cut_in_flight("F52b", client, on_loss="fail")
+
+
+def _cut_in_flight(fault: str, client: str, *, on_loss: Literal["resend", "fail"]) -> Report:
+    with RabbitMQNode() as node, driver.proxied(node.host, node.port) as proxy, driver.run(fault, client) as run:
         child = run.start(
-            settings(proxy.proxy, every=0.001, burst=200, window=10_000, publishers=1, queues=1, size=100)
+            settings(
+                proxy.proxy, on_loss=on_loss, every=0.001, burst=200, window=10_000, publishers=1, queues=1, size=100
+            )
         )
         hold = proxy.call(lambda: proxy.proxy.blackhole("to_client"))
         child.wait_for(lambda: _outstanding(child) >= 10_000, 60, "10,000 in flight")
@@ -132,8 +143,14 @@ def in_flight(is_long: bool, client: str) -> Report:
             if line[0] == "state" and line[2:4] == ["publishing", "ready"] and line[1] > began
         )
         child.stop(60)
-        report = confirmed(run.report(in_flight=flying, all_confirmed_after_ready=round(ended - ready, 2)))
-        return promised(report, recovery=2.0)
+        if on_loss == "resend":
+            report = run.report(in_flight=flying, all_confirmed_after_ready=round(ended - ready, 2))
+            return promised(confirmed(report), recovery=2.0)
+        lost = min(line[1] for line in child.lines if line[0] == "state" and line[3] == "lost" and line[1] > began)
+        report = run.report(in_flight=flying, all_failed_after_detection=round(ended - lost, 2))
+        if report.unconfirmed < flying or ended - lost > 2:
+            raise AssertionError(f"not all of {flying} failed within 2 s: {report}")
+        return report
 
 
 def _outstanding(child: driver.Child) -> int:

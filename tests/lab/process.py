@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,6 +44,13 @@ def confirmed(report: Report) -> Report:
     return report
 
 
+def with_a_password(node: RabbitMQNode, **others: Any) -> Settings:
+    """The settings for one node, with a password that must not be in the log."""
+    password = secrets.token_hex(12)
+    node.add_user("lab", password)
+    return Settings(targets=(node.url_for(user="lab", password=password),), **others)
+
+
 def settings(node: Any, **others: Any) -> Settings:
     """The settings for one node."""
     return Settings(targets=(node.url,), **others)
@@ -54,7 +62,7 @@ def settings(node: Any, **others: Any) -> Settings:
 )  # fmt: skip
 def kill(is_long: bool, client: str) -> Report:
     with RabbitMQNode() as node, driver.run("F1", client) as run:
-        child = run.start(settings(node))
+        child = run.start(with_a_password(node))
         for number in range(3 if is_long else 1):
             # A connection that lasts less than `reset_after` is no stable one, and the next outage no new one.
             time.sleep(31 if number else 1)
@@ -194,7 +202,7 @@ def no_descriptors(is_long: bool, client: str) -> Report:
 @row("F30", "REAL", "rabbitmqctl close_all_connections, again and again", "recovery at most 2 s")
 def forced(is_long: bool, client: str) -> Report:
     with RabbitMQNode() as node, driver.run("F30", client) as run:
-        child = run.start(settings(node))
+        child = run.start(with_a_password(node))
         for _ in range(10 if is_long else 3):
             began = time.monotonic()
             node.close_all_connections("the lab wants it")

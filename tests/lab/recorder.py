@@ -152,6 +152,8 @@ def replay(lines: list[list[Any]], checker: QueueChecker) -> tuple[StateTimes, l
             times.add(at, *values)
         elif kind == "error":
             checker.unhandled_error(values[0])
+        elif kind == "secret":
+            checker.secret_seen(values[0])
         elif kind == "unfired":
             checker.unfired(values[0])
         elif kind == "killed":
