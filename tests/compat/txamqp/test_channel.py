@@ -267,6 +267,11 @@ class ChannelCases(TxAMQPCase):
             channel.basic_publish(routing_key="x", content=Content("", children=[Content()])), EncodeError
         )
         await self.failure(channel.basic_publish(routing_key="x", immediate=True), EncodeError)
+        await self.failure(channel.basic_publish(exchange=5, content=Content("")), EncodeError)
+        await self.failure(channel.basic_publish(routing_key="x", content=Content(5)), EncodeError)
+        await self.failure(channel.basic_ack("one"), EncodeError)
+        await channel.basic_publish(exchange=b"", routing_key=b"x", reserved_1=0, content=Content(""))
+        self.assertRaises(TypeError, channel.basic_publish, rooting_key="x")
         await self.failure(channel.queue_declare_ok(), EncodeError)
         self.assertRaises(TypeError, channel.queue_declare, qeue="x")
         await channel.tx_select()
@@ -310,11 +315,13 @@ class MethodsTests(SynchronousTestCase):
 
     def test_signatures(self) -> None:
         """help() shows the arguments of the protocol, with txamqp's defaults, which go by type."""
-        signature = inspect.signature(AMQChannel.basic_publish)  # type: ignore[attr-defined]
+        signature = inspect.signature(AMQChannel.basic_consume)  # type: ignore[attr-defined]
         self.assertEqual(
             str(signature),
-            "(self, ticket=0, exchange='', routing_key='', mandatory=False, immediate=False, content=None)",
+            "(self, ticket=0, queue='', consumer_tag='', no_local=False, no_ack=False, exclusive=False, nowait=False, "
+            "arguments={})",
         )
+        self.assertEqual(list(inspect.signature(AMQChannel.basic_publish).parameters)[1:4:2], ["ticket", "routing_key"])
         self.assertIn("requeue=False", str(inspect.signature(AMQChannel.basic_nack)))  # type: ignore[attr-defined]
         self.assertIn("queue.declare-ok", AMQChannel.queue_declare.__doc__)  # type: ignore[attr-defined]
 

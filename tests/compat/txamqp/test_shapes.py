@@ -14,7 +14,7 @@ from tests.compat.txamqp.cases import OverBroker, OverRabbitMQ, TxAMQPCase, reac
 from txmsg.amqp import BasicProperties
 from txmsg.compat.txamqp import spec
 from txmsg.compat.txamqp.client import ChannelClosed, Closed, ConnectionClosed, TwistedDelegate, closed_error
-from txmsg.compat.txamqp.content import Content, Properties, native_properties, received_content
+from txmsg.compat.txamqp.content import Content, ContentReader, Properties, _known, native_properties, received_content
 from txmsg.compat.txamqp.delegate import Delegate
 from txmsg.compat.txamqp.endpoint import AMQEndpoint
 from txmsg.compat.txamqp.factory import AMQFactory
@@ -60,6 +60,33 @@ class ContentTests(SynchronousTestCase):
         self.assertEqual(content.properties, {"priority": 0, "headers": {}})
         self.assertEqual(content.body, "ü")
         self.assertEqual(received_content(BasicProperties(), b"\xff").body, b"\xff")
+
+    def test_read_in_a_row(self) -> None:
+        """Messages that share their properties do not share what a program may change."""
+        reader, shared = ContentReader(), BasicProperties(priority=1)
+        first, second = reader.read(shared, b"1"), reader.read(shared, b"2")
+        first["priority"] = 9
+        self.assertEqual((second["priority"], reader.read(shared, b"3")["priority"]), (1, 1))
+        own = BasicProperties(headers={"a": 1})
+        self.assertEqual(reader.read(own, b"").properties, {"headers": {"a": 1}})
+        self.assertEqual(reader.read(BasicProperties(), b"").properties, {})
+
+    def test_sent_in_a_row(self) -> None:
+        """Equal properties are one object; headers are for each message anew; what is known does not grow."""
+        native_properties(Content("", properties={"priority": True}))
+        first, second = (native_properties(Content("", properties={"priority": 1})) for _ in range(2))
+        self.assertIs(first, second)
+        assert first is not None
+        self.assertIs(type(first.priority), int)
+        headers = {"a": 1}
+        sent = native_properties(Content("", properties={"headers": headers}))
+        assert sent is not None
+        self.assertIs(sent.headers, headers)
+        for number in range(1000):
+            made = native_properties(Content("", properties={"message-id": str(number)}))
+            assert made is not None
+            self.assertEqual(made.message_id, str(number))
+        self.assertLessEqual(len(_known), 256)
 
 
 class MessageTests(SynchronousTestCase):

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from txmsg.amqp import Consumer, Delivery, ReturnedMessage
 from txmsg.compat.txamqp.client import ChannelClosed, closed_error
-from txmsg.compat.txamqp.content import Content, native_properties, received_content
+from txmsg.compat.txamqp.content import Content, ContentReader, native_properties, received_content
 from txmsg.compat.txamqp.message import Message, closing_message, message_of
 from txmsg.compat.txamqp.methods import MethodsByName, values_of
 from txmsg.compat.txamqp.native import NativeChannel
@@ -27,6 +27,7 @@ from txmsg.errors import (
     NotSent,
     PublishUnconfirmed,
     SettlementError,
+    TxmsgError,
 )
 from txmsg.wire.methods import Method as WireMethod
 from txmsg.wire.methods import basic
@@ -40,6 +41,9 @@ _DELIVER = method_named("basic.deliver")
 _GET_OK = method_named("basic.get-ok")
 
 Values = dict[str, Any]
+
+#: The methods as they are made for all of the protocol.
+_BY_NAME: Any = MethodsByName
 
 
 def _reply(name: str, *fields: Any) -> Message:
@@ -64,6 +68,7 @@ class AMQChannel(MethodsByName):
         self._waiting: list[Deferred[None]] | None = None
         #: The last native reason of an end, and what became of it.
         self._known: tuple[BaseException, Message] | None = None
+        self._read = ContentReader().read
 
     @property
     def native(self) -> NativeChannel | None:
@@ -209,18 +214,56 @@ class AMQChannel(MethodsByName):
 
     # -- publishing --------------------------------------------------------------------------------
 
+    def basic_publish(
+        self,
+        ticket: int = 0,
+        exchange: Any = "",
+        routing_key: Any = "",
+        mandatory: Any = False,
+        immediate: Any = False,
+        content: Any = None,
+        **more: Any,
+    ) -> Deferred[Any]:
+        """Send basic.publish with its content; fires with None, in confirm mode with the delivery tag.
+
+        In confirm mode it fails with PublishReturned or PublishNacked.
+        """
+        native = self._native
+        is_plain = type(exchange) is str and type(routing_key) is str and not immediate and not more
+        if native is None or self.closed or self._waiting is not None or not is_plain or content is None:
+            return _BY_NAME.basic_publish(self, ticket, exchange, routing_key, mandatory, immediate, content, **more)  # type: ignore[no-any-return]
+        # The way of nearly all, without the steps that are the same for all methods.
+        try:
+            properties = native_properties(content)
+        except EncodeError:
+            return fail()
+        publishing: Deferred[Any] = native.basic_publish(
+            exchange, routing_key, content.body, properties, mandatory=bool(mandatory)
+        )
+        if publishing.called and not isinstance(publishing.result, Failure):
+            return publishing
+        return publishing.addErrback(self._failed)
+
+    def basic_ack(self, delivery_tag: int = 0, multiple: Any = False) -> Deferred[Any]:
+        """Send basic.ack; fires with None, or fails with SettlementError: nothing was sent then."""
+        native = self._native
+        if native is not None and not self.closed and self._waiting is None:
+            try:
+                native.basic_ack(delivery_tag, bool(multiple))
+            except TxmsgError:
+                return fail().addErrback(self._failed)
+            return succeed(None)
+        return _BY_NAME.basic_ack(self, delivery_tag, multiple)  # type: ignore[no-any-return]
+
     def _do_basic_publish(self, values: Values, content: Any) -> Deferred[Any]:
         native = self._open_native()
         if values["immediate"]:
             raise EncodeError("`immediate` is no more: brokers close the connection over it (540)")
         if content is None:
             content = Content()
+        exchange, routing_key, mandatory = values["exchange"], values["routing_key"], values["mandatory"]
         return native.basic_publish(
-            values["exchange"],
-            values["routing_key"],
-            content.body,
-            native_properties(content),
-            mandatory=values["mandatory"],
+            exchange, routing_key, content.body, native_properties(content), mandatory=mandatory
         )
 
     def _returned(self, returned: ReturnedMessage) -> None:
@@ -264,7 +307,7 @@ class AMQChannel(MethodsByName):
             delivery.exchange,
             delivery.routing_key,
         )
-        content = received_content(delivery.properties, delivery.body)
+        content = self._read(delivery.properties, delivery.body)
         return self.client.delegate.dispatch(self, Message(_DELIVER, fields, content))
 
     def _consumer_ended(self, reason: BaseException, tag: str) -> None:

@@ -15,13 +15,16 @@ from twisted.logger import Logger
 from txmsg.amqp import BasicProperties, UndecodableProperties
 from txmsg.errors import EncodeError, clip
 
-__all__ = ["Content", "Properties", "native_properties", "received_content"]
+__all__ = ["Content", "ContentReader", "Properties", "native_properties", "received_content"]
 
 _log = Logger(namespace="txmsg.compat.txamqp")
 
 #: "delivery-mode" -> "delivery_mode".
 _NAMES = {name.replace("_", "-"): name for name in BasicProperties.NAMES}
 _SPELLINGS = tuple(_NAMES.items())
+
+#: Properties that were sent lately, by their items: an object that is sent again has its encoding with it.
+_known: dict[tuple[Any, ...], BasicProperties] = {}
 
 
 def _key(name: str) -> str:
@@ -33,7 +36,8 @@ class Properties(dict[str, Any]):
 
     def __init__(self, given: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), **more: Any) -> None:
         super().__init__()
-        self.update(given, **more)
+        if given or more:
+            self.update(given, **more)
 
     def __getitem__(self, name: str) -> Any:
         return super().__getitem__(_key(name))
@@ -123,6 +127,14 @@ def native_properties(content: Any) -> BasicProperties | None:
         raise EncodeError("AMQP 0-9-1 has no content with children")
     if not content.properties:
         return None
+    key: tuple[Any, ...] | None
+    try:
+        key = tuple(content.properties.items())
+        known = _known.get(key)
+    except TypeError:  # headers
+        key = known = None
+    if known is not None:
+        return known
     found: dict[str, Any] = {}
     for name, value in content.properties.items():
         native = _NAMES.get(_key(name))
@@ -130,20 +142,45 @@ def native_properties(content: Any) -> BasicProperties | None:
             _log.warn("unknown message property {name!r}; it is not sent", name=clip(str(name)))
         elif value is not None:
             found[native] = value
-    return BasicProperties(**found)
+    made = BasicProperties(**found)
+    # True equals 1, and is not to be found in its place.
+    if key is not None and len(found) == len(key) and all(type(value) in (str, int) for value in found.values()):
+        if len(_known) >= 256:
+            _known.clear()
+        _known[key] = made
+    return made
+
+
+class ContentReader:
+    """Makes Contents of what comes; messages in a row often share their properties, which are then read once."""
+
+    def __init__(self) -> None:
+        self._last: BasicProperties | UndecodableProperties | None = None
+        self._found: dict[str, Any] = {}
+
+    def read(self, properties: BasicProperties | UndecodableProperties, body: bytes) -> Content:
+        """What has come as a Content.  Properties that cannot be decoded are left out."""
+        text: str | bytes
+        try:
+            text = body.decode("utf-8")
+        except UnicodeDecodeError:
+            text = body
+        if properties is not self._last:
+            self._found = _by_name(properties)
+            # With headers it is for this message alone.
+            self._last = None if "headers" in self._found else properties
+        content = Content(text)
+        dict.update(content.properties, self._found)
+        return content
+
+
+def _by_name(properties: BasicProperties | UndecodableProperties) -> dict[str, Any]:
+    if not isinstance(properties, BasicProperties):
+        return {}
+    values = ((spelling, getattr(properties, name)) for spelling, name in _SPELLINGS)
+    return {spelling: value for spelling, value in values if value is not None}
 
 
 def received_content(properties: BasicProperties | UndecodableProperties, body: bytes) -> Content:
-    """What has come as a Content.  Properties that cannot be decoded are left out."""
-    text: str | bytes
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        text = body
-    found = Properties()
-    if isinstance(properties, BasicProperties):
-        for spelling, name in _SPELLINGS:
-            value = getattr(properties, name)
-            if value is not None:
-                dict.__setitem__(found, spelling, value)
-    return Content(text, properties=found)
+    """One message's content; see ContentReader."""
+    return ContentReader().read(properties, body)
