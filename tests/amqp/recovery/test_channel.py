@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.amqp.recovery.site import SiteTestCase
+from txmsg.amqp.recovery.channel import RecoveringChannel
 from txmsg.amqp.recovery.events import CHANNEL_FAILED, CHANNEL_REOPENED
 from txmsg.errors import (
     ChannelClosed,
@@ -155,6 +156,17 @@ class WaitingTest(SiteTestCase):
         self.site.broker.faults.clear()
         self.site.ready(2)
         self.assertEqual([len(view.channels) for view in self.site.broker.connections], [1])
+
+    def test_opening_that_is_refused(self) -> None:
+        """R2: what waits for a channel that cannot be opened says why at its end."""
+        channels: list[RecoveringChannel] = []
+        while True:
+            opened = self.site.outcome(self.site.connection.channel())
+            if isinstance(opened, OperationTimeout):
+                break
+            channels.append(opened)
+        self.assertRegex(str(opened), "the channel is not open .all [0-9]+ channels of the connection are in use")
+        self.assertGreater(len(channels), 3)
 
     def test_after_the_end_of_the_connection(self) -> None:
         """Everything fails with the reason, at once."""

@@ -124,6 +124,39 @@ class MisuseTest(SiteTestCase):
         """How many plain channels each of the open ones has had."""
         return [member.epoch for member in self.site.connection._members._members.values() if hasattr(member, "epoch")]
 
+    def test_of_the_wrong_type(self) -> None:
+        """It fails and does not raise; while there is no connection, it waits and then hurts no other call."""
+        channel: Any = self.site.channel()
+        self.site.result(channel.queue_declare("", exclusive=True))
+        self.site.reconnect()
+        for is_there in (True, False):
+            if not is_there:
+                self.site.cut()
+            calls = [
+                call(name)
+                for name in (["x"], 7)
+                for call in (
+                    channel.queue_declare,
+                    channel.queue_delete,
+                    channel.queue_purge,
+                    channel.basic_consume,
+                    channel.basic_get,
+                    lambda name: channel.queue_bind(name, "amq.topic"),
+                    lambda name: channel.queue_unbind(name, "amq.topic"),
+                    lambda name: channel.basic_publish("", name, b"", wait=True),
+                )
+            ]
+            good = channel.queue_declare("jobs")
+            for call in calls:
+                self.assertIsInstance(self.site.outcome(call), EncodeError)
+            self.assertEqual(self.site.result(good).queue, "jobs")
+        self.assertEqual(self.site.kinds(), ["queue renamed"] * 2)
+        for count in ("1", True, 1.5):
+            self.assertIsInstance(
+                self.site.outcome(self.site.connection.channel(prefetch_count=count)),  # type: ignore[arg-type]
+                ConfigurationError,
+            )
+
     def test_two_of_the_same_tag_at_once(self) -> None:
         """Before the first one is there, too."""
         channel = self.site.channel()

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txmsg.amqp.channel import Channel
-from txmsg.errors import ChannelClosed, ConnectionClosed, OperationTimeout, RemoteProtocolError
+from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, OperationTimeout, RemoteProtocolError
 
 __all__ = ["RecoveringCall", "RecoveringCalls"]
 
@@ -149,7 +149,11 @@ class RecoveringCalls:
         self._waiting.append(call)
 
     def _start(self, call: RecoveringCall, channel: Channel) -> None:
-        running = call.running = call.make(channel)
+        try:
+            running = call.make(channel)
+        except (TypeError, AttributeError):  # it may have waited: nobody else must suffer from it
+            running = fail(EncodeError(f"an argument of {call.name} has the wrong type"))
+        call.running = running
         running.addCallbacks(
             self._replied, self._failed, callbackArgs=(call, running), errbackArgs=(call, running, channel)
         )
@@ -160,7 +164,12 @@ class RecoveringCalls:
             return
         call.stop()
         self._succeeded()
-        call.deferred.callback(reply if call.on_reply is None else call.on_reply(reply))
+        try:
+            result = reply if call.on_reply is None else call.on_reply(reply)
+        except Exception:
+            call.deferred.errback(Failure())
+        else:
+            call.deferred.callback(result)
 
     def _failed(self, failure: Failure, call: RecoveringCall, running: Deferred[Any], channel: Channel) -> None:
         call.running = None

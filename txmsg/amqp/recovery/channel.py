@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -62,7 +63,7 @@ class RecoveringChannel(RecoveringDeclarations):
         """
         if connection.close_reason is not None:
             return fail(connection.close_reason.with_traceback(None))
-        if prefetch_count is not None and not 0 <= prefetch_count <= 65535:
+        if prefetch_count is not None and not (type(prefetch_count) is int and 0 <= prefetch_count <= 65535):
             return fail(ConfigurationError(f"prefetch_count must be an int from 0 to 65535, not {prefetch_count!r}"))
         self = cls(connection, prefetch_count=prefetch_count, confirm=confirm)
         connection.add_member(self)
@@ -110,6 +111,8 @@ class RecoveringChannel(RecoveringDeclarations):
         resubscribe_limit: seconds for which it tries to subscribe again on an open connection, when the broker has
             cancelled it or refuses it; None: for ever.  Then it ends with ConsumerCancelled.
         """
+        if not isinstance(queue, str):
+            return fail(EncodeError(f"the name of a queue is a str, not {type(queue).__name__}"))
         if not isinstance(consumer_tag, str):
             return fail(EncodeError(f"a consumer tag is a str, not {type(consumer_tag).__name__}"))
         if callback is not None and not callable(callback):
@@ -239,7 +242,8 @@ class RecoveringChannel(RecoveringDeclarations):
         """
         topology = self.connection.topology
         if topology.has_renamed and not exchange:
-            routing_key = topology.current_name(routing_key)
+            with suppress(TypeError):  # what is no str is refused below
+                routing_key = topology.current_name(routing_key)
         channel = self._channel
         if channel is not None and channel.is_open:
             return channel.basic_publish(exchange, routing_key, body, properties, mandatory=mandatory)

@@ -102,6 +102,8 @@ class RecoveringChannelCore:
         #: How often the broker has closed a plain channel since something worked.
         self._failures = 0
         self._opened_at = 0.0
+        #: Why there is no plain channel, other than for want of a connection.
+        self._last_failure: BaseException | None = None
         self._ready_waiters: list[Deferred[Any]] = []
 
     # -- state -------------------------------------------------------------------------------------
@@ -154,8 +156,10 @@ class RecoveringChannelCore:
     def _why_no_reply(self) -> str:
         if self.is_open:
             return ""
-        error = self.connection.last_error
-        return f": there is no connection{'' if error is None else f' ({error})'}"
+        is_connected = self.connection.protocol is not None
+        error = self._last_failure if is_connected else self.connection.last_error
+        what = "the channel is not open" if is_connected else "there is no connection"
+        return f": {what}{'' if error is None else f' ({error})'}"
 
     def _call_succeeded(self) -> None:
         self._failures = 0
@@ -181,7 +185,7 @@ class RecoveringChannelCore:
         if self._closing is not None or self._reason is not None:
             return None  # it was closed meanwhile: that is no failure of the connection
         if protocol.is_open and not failure.check(CancelledError):
-            self._try_again(protocol)
+            self._try_again(protocol, failure.value)
         return failure
 
     def lost(self, reason: BaseException) -> None:
@@ -292,6 +296,7 @@ class RecoveringChannelCore:
 
     def _opened(self, result: None) -> None:
         self.epoch += 1
+        self._last_failure = None
         self._opened_at = self.connection.clock.seconds()
         self._calls.resume()
         waiters, self._ready_waiters = self._ready_waiters, []
@@ -314,10 +319,11 @@ class RecoveringChannelCore:
             self.connection.report(RecoveryEvent(CHANNEL_FAILED, repr(self), reason))
             if self.connection.clock.seconds() - self._opened_at >= self.connection.backoff.reset_after:
                 self._failures = 0
-            self._try_again(protocol)
+            self._try_again(protocol, reason)
 
-    def _try_again(self, protocol: AMQPProtocol) -> None:
+    def _try_again(self, protocol: AMQPProtocol, reason: BaseException | None) -> None:
         """Open another one in its place: at once the first time, then less and less often."""
+        self._last_failure = reason
         delay = self.connection.backoff.delay(self._failures) if self._failures else 0.0
         self._failures += 1
         if self._retry is not None:
@@ -354,7 +360,7 @@ class RecoveringChannelCore:
         if failure.check(CancelledError) or not protocol.is_open or self._closing is not None or self._reason:
             return
         self.connection.report(RecoveryEvent(CHANNEL_FAILED, repr(self), error))
-        self._try_again(protocol)
+        self._try_again(protocol, error)
 
     # -- the end -----------------------------------------------------------------------------------
 

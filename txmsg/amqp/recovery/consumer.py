@@ -43,7 +43,6 @@ from txmsg.errors import (
     ConnectionClosed,
     ConsumerCancelled,
     SettlementError,
-    TxmsgError,
     clip,
 )
 
@@ -348,8 +347,6 @@ class RecoveringConsumer:
         if self._reason is not None or failure.check(CancelledError) or not channel.connection.is_open:
             return
         assert error is not None
-        if not isinstance(error, TxmsgError):
-            raise error
         self._report(CONSUMER_FAILED, error)
         self._try_later(error)
 

@@ -18,7 +18,7 @@ from txmsg.amqp.channel import Channel
 from txmsg.amqp.operations import Arguments, table
 from txmsg.amqp.recovery.channel_core import ChannelOwner, RecoveringChannelCore
 from txmsg.amqp.recovery.topology import BindingRecord, ExchangeRecord, QueueRecord
-from txmsg.errors import ConfigurationError
+from txmsg.errors import ConfigurationError, EncodeError
 from txmsg.wire.methods import channel as channel_methods
 from txmsg.wire.methods import exchange as exchange_methods
 from txmsg.wire.methods import queue as queue_methods
@@ -257,6 +257,8 @@ class RecoveringDeclarations(RecoveringChannelCore):
 
         Repeated after a loss without a condition; `message_count` is 0 then if the first one had been obeyed.
         """
+        if not isinstance(queue, str):
+            return fail(EncodeError(f"the name of a queue is a str, not {type(queue).__name__}"))
         topology = self.connection.topology
         asked = self._recorded(queue)
         topology.deletion_begins(asked)
