@@ -137,17 +137,18 @@ def _cut_in_flight(fault: str, client: str, *, on_loss: Literal["resend", "fail"
         run.faults.append((began, began))
         child.wait_for(lambda: _outstanding(child) == 0, 60, "all confirmed")
         ended = max(line[1] for line in child.lines if line[0] == "ended")
-        ready = min(
-            line[1]
-            for line in child.lines
-            if line[0] == "state" and line[2:4] == ["publishing", "ready"] and line[1] > began
-        )
+        child.wait_for(lambda: _both_ready(child, began, 100_000), 20, "ready again")
         child.stop(60)
         if on_loss == "resend":
+            ready = min(
+                line[1]
+                for line in child.lines
+                if line[0] == "state" and line[2:4] == ["publishing", "ready"] and line[1] > began
+            )
             report = run.report(in_flight=flying, all_confirmed_after_ready=round(ended - ready, 2))
             return promised(confirmed(report), recovery=2.0)
         lost = min(line[1] for line in child.lines if line[0] == "state" and line[3] == "lost" and line[1] > began)
-        report = run.report(in_flight=flying, all_failed_after_detection=round(ended - lost, 2))
+        report = run.report(in_flight=flying, all_failed_after_detection=round(max(0.0, ended - lost), 2))
         if report.unconfirmed < flying or ended - lost > 2:
             raise AssertionError(f"not all of {flying} failed within 2 s: {report}")
         return report
@@ -274,8 +275,9 @@ def reconnects(is_long: bool, client: str) -> Report:
         return report
 
 
-def _both_ready(child: driver.Child, after: float) -> bool:
-    ready = {line[2] for line in child.lines[-400:] if line[0] == "state" and line[3] == "ready" and line[1] > after}
+def _both_ready(child: driver.Child, after: float, last: int = 400) -> bool:
+    """Whether both connections were ready after that moment; only the last lines are looked at."""
+    ready = {line[2] for line in child.lines[-last:] if line[0] == "state" and line[3] == "ready" and line[1] > after}
     return ready >= {"publishing", "consuming"}
 
 
