@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.amqp.recovery.site import Site, SiteTestCase
+from txmsg.amqp.recovery import replay as replaying
 from txmsg.amqp.recovery.channel import RecoveringChannel
 from txmsg.amqp.recovery.consumer import RecoveringConsumer
 from txmsg.amqp.recovery.events import ENTITY_FAILED, QUEUE_RENAMED
@@ -124,6 +125,49 @@ class ReplayTest(SiteTestCase):
         self.assertEqual(self.site.kinds(), [ENTITY_FAILED] * 30)
         self.assertTrue(all(isinstance(event.error, ResourceLocked) for event in self.site.events))
         self.assertEqual(len(self.site.connection.topology.queues), 30)
+
+    def test_many_refusals_cost_few_declarations(self) -> None:
+        """Each costs a new channel, and what came after it goes out again: not all of that each time."""
+        for number in range(300):
+            self.site.connection.topology.queue_declared(QueueRecord(f"q{number}"))
+        declare, count = replaying._declare, [0]
+
+        def counted(*args: Any) -> Any:
+            count[0] += 1
+            return declare(*args)
+
+        self.patch(replaying, "_declare", counted)
+        self.site.broker.faults.close_channel(405, on="queue.declare", times=None)
+        self.site.wipe()
+        self.site.ready()
+        self.assertEqual(self.site.kinds(), [ENTITY_FAILED] * 300)
+        self.assertLess(count[0], 1500)
+
+    def test_entity_that_ends_the_connection(self) -> None:
+        """R10, peers 63, 72: it is reported and left out, or there would be no connection; it is tried at the next."""
+        for code, on, attempts in (
+            (503, {"on": "exchange.declare", "exchange": "second"}, 2),
+            (530, {"on": "queue.bind", "queue": "jobs"}, 2),
+            (541, {"on": "exchange.declare", "exchange": "second"}, 3),
+        ):
+            with self.subTest(code=code):
+                site = self.make_site()
+                site.start()
+                channel, consumers, _ = declare_all(site)
+                fault = site.broker.faults.close_connection(code, times=None, **on)
+                site.wipe()
+                site.ready(2, seconds=3)
+                self.assertEqual(site.connection.attempts, attempts)
+                site.settle(1)
+                self.assertIn(ENTITY_FAILED, site.kinds())
+                self.assertIn("mine", site.subscribed())
+                self.assertTrue(channel.is_open)
+                fault.stop()
+                site.reconnect()
+                site.settle(60)
+                self.assertEqual(len(site.subscribed()), len(consumers))
+                self.assertIn("binding of queue 'jobs' to exchange 'second' with 'jobs'", site.entities())
+                self.assertTrue(site.broker.exchange("second").auto_delete)
 
     def test_many_entities_cost_few_round_trips(self) -> None:
         """They are written without waiting for each other: 1,200 of them take as many chunks as windows."""

@@ -333,7 +333,9 @@ class ReconnectingConnection(ObservableState):
             self._rounds = self.attempts = 0
             dead = self._host
         if self._host is not None:
-            verdict = classify(error)
+            # What was to blame is left out next time: no reason to wait.
+            is_seen_to = any(error is blamed for blamed in self.topology.left_out.values())
+            verdict = Verdict.FAST if is_seen_to else classify(error)
             is_again = self._hosts.failed(self._host, verdict)
             if verdict in (Verdict.SLOW, Verdict.FATAL) or (verdict is Verdict.UNSURE and is_again):
                 self._hosts.hold(self._host, self.backoff.slow_delay())

@@ -3,7 +3,11 @@
 Everything of a stage is written without waiting for replies: a thousand bindings cost one round trip, not a thousand.
 The broker answers a method that it refuses by closing the channel (AMQP 0-9-1 section 1.1).  Replies come in the order
 of the calls, so the first call without a reply is the one that was refused: it is reported and left out, and what came
-after it goes out again on a new channel.  Every round ends a connection, a stage, or an entity, so it ends.
+after it goes out again on a new channel.  Every round ends a connection, a stage, or an entity, so it ends.  How many
+go out at a time shrinks with each refusal and grows again, so that a thousand refusals are not a million declarations.
+
+Some refusals end the connection: an exchange type whose plugin is gone (503), or queues that a broker does not have any
+more.  The entity is found in the same way, and left out on the next connection: else there never would be one.
 
 A server-named queue that is exclusive has gone with its connection: it is declared with an empty name again.  Another
 one may have survived: it is looked for (passive) first.  A name that begins with "amq." cannot be declared by a client.
@@ -18,7 +22,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 
 from txmsg.amqp.recovery.events import ENTITY_FAILED, QUEUE_RENAMED, RecoveryEvent
 from txmsg.amqp.recovery.topology import BindingRecord, Entity, ExchangeRecord, QueueRecord, Topology
-from txmsg.errors import ChannelClosed, NotFound, clip
+from txmsg.errors import ChannelClosed, ConnectionClosed, NotFound, clip
 from txmsg.wire.methods import queue as queue_methods
 
 if TYPE_CHECKING:
@@ -29,6 +33,9 @@ __all__ = ["Reporting", "TopologyReplay", "replay"]
 
 #: How many declarations are under way at a time.
 _WINDOW = 500
+#: Reply codes of a connection.close that an entity itself is the reason of, and one that may also be a bad moment.
+_IS_TO_BLAME = frozenset({501, 502, 503, 504, 505, 530, 540})
+_INTERNAL_ERROR = 541
 
 
 class Reporting(Protocol):
@@ -47,12 +54,20 @@ class TopologyReplay:
 
     def __init__(self, connection: Reporting) -> None:
         self._connection = connection
+        self._has_recovered = False
 
     def recover(self, protocol: AMQPProtocol) -> Deferred[None]:
         """Declare everything.  Fails only with the end of the connection: what is refused is reported."""
-        connection = self._connection
-        replaying = Deferred.fromCoroutine(replay(protocol, connection.topology.plan(), connection))
-        return replaying.addCallback(lambda refused: None)
+        connection, topology = self._connection, self._connection.topology
+        if self._has_recovered:
+            topology.left_out.clear()  # another try, now that there has been a connection in between
+        self._has_recovered = False
+        for entity, error in topology.left_out.items():
+            connection.report(RecoveryEvent(ENTITY_FAILED, str(entity), error))
+        return Deferred.fromCoroutine(replay(protocol, topology.plan(), connection)).addCallback(self._recovered)
+
+    def _recovered(self, refused: list[Entity]) -> None:
+        self._has_recovered = True
 
     def lost(self, reason: BaseException) -> None:
         """Nothing is kept from one connection to the next."""
@@ -75,20 +90,24 @@ async def replay(protocol: AMQPProtocol, stages: list[list[Entity]], connection:
     """
     refused: list[Entity] = []
     channel: Channel | None = None
+    window = _WINDOW
     try:
         for stage in stages:
             waiting: Sequence[Entity] = await _missing(protocol, stage)
             while waiting:
                 if channel is None or not channel.is_open:
                     channel = await protocol.channel()
-                batch = waiting[:_WINDOW]
+                batch = waiting[:window]
                 agreed, error = await _declare_all(channel, batch, connection)
                 if error is None:
                     waiting = waiting[agreed:]
+                    window = min(2 * window, _WINDOW)
                     continue
-                if not _is_refusal(error, protocol):
-                    raise error
                 guilty = batch[agreed]
+                if not _is_refusal(error, protocol):
+                    _blame(guilty, error, connection.topology)
+                    raise error
+                window = max(window // 4, 1)
                 waiting = waiting[agreed + 1 :]
                 refused.append(guilty)
                 connection.report(RecoveryEvent(ENTITY_FAILED, str(guilty), error))
@@ -101,6 +120,19 @@ async def replay(protocol: AMQPProtocol, stages: list[list[Entity]], connection:
 def _is_refusal(error: BaseException, protocol: AMQPProtocol) -> bool:
     """Whether the broker did not want an entity, and the connection lives on."""
     return isinstance(error, ChannelClosed) and error.initiator == "server" and protocol.is_open
+
+
+def _blame(entity: Entity, error: BaseException, topology: Topology) -> None:
+    """Leave an entity out next time, if the broker has ended the connection because of it."""
+    if isinstance(entity, BindingRecord):
+        method = f"{entity.kind}.bind"
+    else:
+        method = "exchange.declare" if isinstance(entity, ExchangeRecord) else "queue.declare"
+    if not isinstance(error, ConnectionClosed) or error.initiator != "server" or error.method_name != method:
+        return
+    was_suspect, topology.suspect = topology.suspect is entity, entity
+    if error.reply_code in _IS_TO_BLAME or (error.reply_code == _INTERNAL_ERROR and was_suspect):
+        topology.left_out[entity] = error
 
 
 async def _missing(protocol: AMQPProtocol, stage: Sequence[Entity]) -> list[Entity]:

@@ -117,6 +117,7 @@ class Topology:
     """The exchanges, queues and bindings that a connection is to have; may be read at any time.
 
     exchanges, queues: dict by name.   bindings: dict, in the order in which they were made.
+    left_out: dict by entity -- what the broker ended a whole connection for; it is tried again after the next one.
     wanted: callable(Entity) -> bool, or None (the default: all).  What it says False to is not declared again: that is
         how to recover only a part, or (`lambda entity: False`) nothing.
     """
@@ -128,6 +129,10 @@ class Topology:
         self.queues: dict[str, QueueRecord] = {}
         self.bindings: dict[tuple[object, ...], BindingRecord] = {}
         self.wanted: Callable[[Entity], bool] | None = None
+        #: What the broker ended the last connection for, and what it said: it is not declared on this one.
+        self.left_out: dict[Entity, BaseException] = {}
+        #: For the replay: the last one that the broker ended a connection for.
+        self.suspect: Entity | None = None
         self._by_source: dict[str, dict[tuple[object, ...], None]] = {}
         self._by_destination: dict[tuple[str, str], dict[tuple[object, ...], None]] = {}
         self._consumers: dict[str, dict[ConsumerRecord, None]] = {}
@@ -329,7 +334,11 @@ class Topology:
         return self._staged(exchanges.values(), [record], bindings)
 
     def _staged(self, exchanges: Any, queues: Any, bindings: Any) -> list[list[Entity]]:
-        wanted = self.wanted or (lambda entity: True)
+        asked, left_out = self.wanted, self.left_out
+
+        def wanted(entity: Entity) -> bool:
+            return (asked is None or asked(entity)) and entity not in left_out
+
         bindings = [binding for binding in bindings if wanted(binding)]
         first: list[Entity] = [exchange for exchange in exchanges if wanted(exchange)]
         first += [binding for binding in bindings if binding.kind == "exchange"]
