@@ -166,13 +166,13 @@ class Publishing(ChannelCore):
         waiter: PublishWaiter,
         exchange: str,
         routing_key: str,
-        properties: bytes,
+        properties: BasicProperties | bytes,
         body: bytes,
         message: Returnable | None,
     ) -> bool:
         """Write one publish while `takes_publishes`; in confirm mode `waiter` gets the broker's answer.
 
-        properties: encoded.   message: what a return is recognised by; None: not mandatory.
+        properties: bytes where they are encoded.   message: what a return is recognised by; None: not mandatory.
         Returns False, and nothing was written, where the broker has ended the channel: its reason is about to be read.
         Raises EncodeError.
         """

@@ -12,7 +12,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from tests.compat.pika.cases import OverBroker, OverRabbitMQ, PikaCase, noting, outcomes, reactor, settle
 from tests.conformance.base import ConfirmCase, OverPeer
-from tests.conformance.minibroker import ignore
+from tests.conformance.minibroker import Session, ignore
 from txmsg.compat.pika import ReceivedMessage, TwistedChannel, TwistedProtocolConnection
 
 
@@ -156,14 +156,14 @@ class ConfirmsOverBroker(OverBroker, ConfirmCases):
 class ConfirmsOverPeer(OverPeer, ConfirmCase):
     """What only a scripted broker does."""
 
-    async def scripted(self, count: int) -> tuple[TwistedChannel, list[Any]]:
+    async def scripted(self, count: int, on_content: Any = ignore) -> tuple[TwistedChannel, list[Any]]:
         """A confirm channel with `count` mandatory publishes that are not answered."""
         protocol = TwistedProtocolConnection()
         await connectProtocol(TCP4ClientEndpoint(reactor, self.host, self.port), protocol)
         self.addCleanup(protocol.close)
         channel = await (await protocol.whenReady()).channel()
         await channel.confirm_delivery()
-        self.broker.on["content"] = ignore
+        self.broker.on["content"] = on_content
         seen = outcomes([channel.basic_publish("", "q", b"%d" % n, mandatory=True) for n in range(count)])
         await channel.basic_qos()
         return channel, seen
@@ -182,3 +182,24 @@ class ConfirmsOverPeer(OverPeer, ConfirmCase):
             [type(value).__name__ for _, value in seen], ["Ack", "Ack", "NackError", "NackError", "NackError", "Ack"]
         )
         self.assertEqual([value.messages for _, value in seen[2:5]], [[], [], []])
+
+    async def test_return_then_nack(self) -> None:
+        """N-08: NackError has the message that came back, and only the publish that it belongs to."""
+        contents: list[tuple[Any, bytes, bytes]] = []
+
+        def keep(session: Session, number: int, content: tuple[Any, bytes, bytes]) -> bool:
+            contents.append(content)
+            return True
+
+        channel, seen = await self.scripted(2, keep)
+        _, properties, body = contents[1]
+        number = channel.channel_number
+        self.session.send_content(number, commands.Basic.Return(312, "NO_ROUTE", "", "q"), properties, body)
+        self.session.send(number, commands.Basic.Nack(2, multiple=True))
+        await channel.basic_qos()
+        errors = [value for _, value in sorted(seen)]
+        self.assertEqual([type(error) for error in errors], [exceptions.NackError] * 2)
+        self.assertEqual([len(error.messages) for error in errors], [0, 1])
+        [message] = errors[1].messages
+        self.assertIsInstance(message, ReceivedMessage)
+        self.assertEqual((message.channel, message.body, message.method.reply_code), (channel, b"1", 312))

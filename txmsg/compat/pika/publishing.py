@@ -22,7 +22,7 @@ from txmsg.errors import PublishNacked, PublishReturned, TxmsgError
 __all__ = ["Confirmed", "Publishing"]
 
 
-_NO_PROPERTIES = BasicProperties().encode
+_NO_PROPERTIES = BasicProperties()
 _Ack = spec.Basic.Ack
 _callback = Deferred.callback
 
@@ -93,15 +93,14 @@ class Publishing(ChannelCore):
         if self._is_confirming and not mandatory and type(body) is bytes and self._channel.takes_publishes:
             confirmed = Confirmed()
             confirmed.translate = self._fail_publish
-            encoded = _NO_PROPERTIES if native is None else native.encode
             try:
                 if get_ident() == self._thread_id and self._publish_encoded(
-                    confirmed, exchange, routing_key, encoded(), body, None
+                    confirmed, exchange, routing_key, _NO_PROPERTIES if native is None else native, body, None
                 ):
                     return confirmed
             except (TxmsgError, TypeError, AttributeError):
                 pass  # met again below, and told there
-        publishing: Any = self._publish(exchange, routing_key, body, native, mandatory=mandatory)
+        publishing: Any = self._publish(exchange, routing_key, body, native, mandatory=bool(mandatory))
         if not publishing.called:
             return publishing.addCallbacks(self._published, self._fail_publish)  # type: ignore[no-any-return]
         if publishing.result is not None:
@@ -114,7 +113,7 @@ class Publishing(ChannelCore):
             return Failure(exceptions.UnroutableError([self._returned(error.returned)]))
         if isinstance(error, PublishNacked):
             # A message that came back and was then refused as well.
-            returned = getattr(error, "returned", None)
+            returned = error.returned
             return Failure(exceptions.NackError([] if returned is None else [self._returned(returned)]))
         return self._failed(failure, *given)
 
@@ -141,22 +140,22 @@ class Publishing(ChannelCore):
             return fail(exceptions.MethodNotImplemented("Confirm.Select not Supported by Server"))
         if self._channel.is_confirming:
             return succeed(None)
-        selecting = self._channel.confirm_select()
+        selecting = self._framed(self._channel.confirm_select)
         if self._channel.is_confirming:
             self._published, self._is_confirming = spec.Basic.Ack, True
-        return self._framed(selecting)
+        return selecting
 
     def tx_select(self) -> Deferred[Any]:
         """Make the channel transactional; fires with the SelectOk frame."""
-        return self._framed(self._channel.tx_select())
+        return self._framed(self._channel.tx_select)
 
     def tx_commit(self) -> Deferred[Any]:
         """Let what was published and acked since the last commit take effect; fires with the CommitOk frame."""
-        return self._framed(self._channel.tx_commit())
+        return self._framed(self._channel.tx_commit)
 
     def tx_rollback(self) -> Deferred[Any]:
         """Forget what was published and acked since the last commit; fires with the RollbackOk frame."""
-        return self._framed(self._channel.tx_rollback())
+        return self._framed(self._channel.tx_rollback)
 
 
 def _nothing(tag: None) -> None:
