@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from unittest import mock
 
 from pika import BasicProperties, DeliveryMode, exceptions, frame, spec
 from pika.exchange_type import ExchangeType
@@ -83,6 +84,37 @@ class DeclaringCases(PikaCase):
         self.assertRaises(TypeError, channel.basic_ack, "1")
         self.assertTrue(channel.is_open)
         await channel.basic_qos()
+
+    async def test_flags_of_any_type(self) -> None:
+        """As with pika, what is true is True and what is false is False."""
+        flags: list[Any] = [1, "yes", 0, None, ""]
+        channel = await self.pika_channel()
+        queue, exchange = self.name("q"), self.name("e")
+        await channel.queue_declare(queue, flags[2], flags[3], flags[0], flags[1])
+        await channel.exchange_declare(exchange, "fanout", flags[4], flags[3], flags[1], flags[0])
+        self.assertIs(await channel.flow(flags[0]), True)
+        await channel.basic_qos(global_qos=flags[0])
+        await channel.basic_publish("", queue, b"1", None, flags[3])
+        await channel.basic_publish("", queue, b"2", None, flags[0])
+        first = await channel.basic_get(queue, flags[2])
+        channel.basic_nack(first.method.delivery_tag, flags[0], flags[1])
+        channel.basic_reject((await channel.basic_get(queue)).method.delivery_tag, flags[0])
+        channel.basic_ack((await channel.basic_get(queue, flags[3])).method.delivery_tag, flags[1])
+        received, tag = await channel.basic_consume(queue, flags[0], flags[1])
+        self.assertEqual((await received.get()).body, b"2")
+        await channel.basic_cancel(tag)
+        await channel.basic_recover(flags[0])
+        await channel.queue_delete(queue, flags[0], flags[1])
+        await channel.exchange_delete(exchange, flags[0])
+
+    async def test_a_call_that_raises(self) -> None:
+        """K-05: whatever is raised inside fails the Deferred."""
+        channel = await self.pika_channel()
+        with mock.patch.object(channel, "_channel", side_effect=None) as native:
+            for name in ("queue_declare", "basic_consume", "basic_get"):
+                getattr(native, name).side_effect = RuntimeError(name)
+                failed = getattr(channel, name)("queue")
+                self.assertEqual((await self.failure(failed, RuntimeError)).args, (name,))
 
     async def test_the_broker_closes_the_channel(self) -> None:
         """K-02, K-03, K-08, K-10, K-25, 24.6: calls behind the failing one, later ones, `on_closed`: one object."""
@@ -235,14 +267,17 @@ class ConsumingCases(PikaCase):
         channel = await protocol.channel()
         name = await self.pika_queue(channel)
         await channel.basic_consume(name, consumer_tag="mine", exclusive=True)
-        await self.failure(channel.basic_consume(name, consumer_tag="mine"), exceptions.DuplicateConsumerTag)
+        duplicate = await self.failure(
+            channel.basic_consume(name, consumer_tag="mine", arguments={"x": 1}), exceptions.DuplicateConsumerTag
+        )
+        self.assertEqual(duplicate.args, ("mine",))
         other = await protocol.channel()
         refused = await self.failure(other.basic_consume(name), exceptions.ChannelClosed)
         self.assertEqual(refused.reply_code, 403)
         self.assertTrue(channel.is_open)
 
     async def test_cancel(self) -> None:
-        """K-18 to K-20, L-06, O-05: the queue is closed before the Deferred fires; the rest goes back."""
+        """K-18 to K-20, L-06, O-05, O-10: the queue is closed before the Deferred fires; the rest goes back."""
         channel = await self.pika_channel()
         name = await self.pika_queue(channel, b"1", b"2", b"3")
         queue, tag = await channel.basic_consume(name)
@@ -255,7 +290,8 @@ class ConsumingCases(PikaCase):
         self.assertIsInstance(cancelled.method, spec.Basic.CancelOk)
         self.assertEqual(cancelled.method.consumer_tag, tag)
         self.assertEqual(closed_before, [True])
-        await self.failure(queue.get(), exceptions.ConsumerCancelled)
+        error = await self.failure(queue.get(), exceptions.ConsumerCancelled)
+        self.assertIn("by the client", repr(error))
         self.assertEqual(channel.consumer_tags, [])
         await self.pika_depth(channel, name, 2)
         for unknown in (tag, "never"):

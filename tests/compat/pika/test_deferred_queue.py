@@ -67,6 +67,16 @@ class ClosableDeferredQueueTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(queue.get()), 1)
         self.assertIs(self.fails(queue.get()), self.reason)
 
+    def test_looked_at_as_a_list(self) -> None:
+        """What waits is a list in Twisted, and programs look at it as at one."""
+        for item in "abcd":
+            self.queue.put(item)
+        pending: Any = self.queue.pending
+        self.assertEqual((pending, len(pending), pending[0], pending[1:3]), (list("abcd"), 4, "a", ["b", "c"]))
+        self.assertEqual([pending.pop(0), pending.pop(1), pending.pop()], ["a", "c", "d"])
+        self.assertRaises(IndexError, pending.pop, 1)
+        self.assertEqual(self.successResultOf(self.queue.get()), "b")
+
     def test_close_twice(self) -> None:
         """L-08: the first reason stays."""
         self.queue.close(self.reason)

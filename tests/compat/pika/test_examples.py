@@ -7,6 +7,7 @@ The service that reconnects, with its reading and answering; the publisher over 
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pika
 from pika import DeliveryMode, spec
@@ -14,6 +15,8 @@ from pika.exchange_type import ExchangeType
 from twisted.application import internet, service
 from twisted.internet import defer, protocol, ssl
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.protocols import policies
 
 from tests.certificates import shared_authority
 from tests.compat.pika.cases import OverBroker, OverRabbitMQ, PikaCase, pause, reactor
@@ -176,6 +179,40 @@ class ExampleCases(PikaCase):
             except pika.exceptions.AMQPConnectionError:
                 self.assertFalse(is_right)
             await connection.close()
+
+    async def test_tls_below_a_wrapper(self) -> None:
+        """J-01: wrappers do not pass on that TLS is up; the server is looked at all the same, before the login."""
+        if isinstance(self, OverBroker):
+            await self.node.listen_with_tls()
+        with open(shared_authority().certificate_file, "rb") as file:
+            trusted = ssl.Certificate.loadPEM(file.read())
+        context = ssl.optionsForClientTLS("localhost", trustRoot=trusted)
+        for refusal in (None, ValueError("somebody else")):
+            connection = twisted_connection.TwistedProtocolConnection(pika.ConnectionParameters())
+            factory = policies.WrappingFactory(OneProtocol(connection))
+            endpoint = wrapClientTLS(context, TCP4ClientEndpoint(reactor, "localhost", self.node.tls_port))
+            ready: Any = connection.ready
+            with mock.patch("txmsg.compat.pika.connection.verify_peer", side_effect=refusal) as verify:
+                await endpoint.connect(factory)
+                if refusal is None:
+                    self.assertIs(await ready, connection)
+                    await connection.channel()
+                else:
+                    await self.failure(ready, pika.exceptions.AMQPConnectionError)
+                    self.assertEqual(connection._impl.server_properties, {})
+            verify.assert_called_once()
+            self.assertEqual(verify.call_args.args[1], "localhost")
+            await connection.close()
+
+
+class OneProtocol(protocol.Factory):
+    """Makes no new ones."""
+
+    def __init__(self, made: twisted_connection.TwistedProtocolConnection) -> None:
+        self.made = made
+
+    def buildProtocol(self, addr: object) -> twisted_connection.TwistedProtocolConnection:
+        return self.made
 
 
 class ExamplesOverRabbitMQ(OverRabbitMQ, ExampleCases):

@@ -171,7 +171,8 @@ class ProtocolCases(PikaCase):
         protocol = await self.pika_connect(channel_max=3)
         first, second = await protocol.channel(), await protocol.channel(2)
         self.assertEqual([first.channel_number, second.channel_number], [1, 2])
-        await self.failure(protocol.channel(2), exceptions.InvalidChannelNumber)
+        self.assertEqual((await self.failure(protocol.channel(2), exceptions.InvalidChannelNumber)).args, (2,))
+        self.assertEqual((await self.failure(protocol.channel(99), exceptions.InvalidChannelNumber)).args, (99,))
         await self.failure(protocol.channel("7"), exceptions.InvalidChannelNumber)  # type: ignore[arg-type]
         await protocol.channel()
         await self.failure(protocol.channel(), exceptions.NoFreeChannels)
@@ -281,11 +282,25 @@ class WithoutABroker(SynchronousTestCase):
     def test_defaults(self) -> None:
         """J-01: without parameters; the header is written at once (J-14)."""
         protocol = TwistedProtocolConnection(custom_reactor=mock.Mock())
-        self.assertTrue(protocol.is_closed)
+        self.assertEqual((protocol.is_open, protocol.is_closed), (False, False))
         transport = StringTransport()
         protocol.makeConnection(transport)
         self.assertEqual(transport.value(), b"AMQP\x00\x00\x09\x01")
         self.assertFalse(protocol.is_closed)
+
+    def test_parameters(self) -> None:
+        """A copy of those given; a subclass may use the name for its own."""
+
+        class WithParameters(TwistedProtocolConnection):
+            parameters: Any = pika.ConnectionParameters(virtual_host="class")
+
+        given = pika.ConnectionParameters(virtual_host="given")
+        protocol = TwistedProtocolConnection(given, custom_reactor=mock.Mock())
+        self.assertEqual(protocol.parameters, given)
+        self.assertIsNot(protocol.parameters, given)
+        protocol.parameters = "mine"
+        self.assertEqual(protocol.parameters, "mine")
+        self.assertEqual(WithParameters(given).parameters.virtual_host, "class")
 
     def test_lost_before_it_was_open(self) -> None:
         """J-07: `ready` fails once, with an AMQPConnectionError; another loss changes nothing."""

@@ -42,33 +42,25 @@ class TwistedChannel(Publishing, Consuming):
         """Create an exchange, or check that it exists (`passive`); fires with the DeclareOk frame."""
         kind = exchange_type.value if isinstance(exchange_type, Enum) else exchange_type
         return self._framed(
-            self._channel.exchange_declare(
-                exchange,
-                kind,
-                passive=passive,
-                durable=durable,
-                auto_delete=auto_delete,
-                internal=internal,
-                arguments=arguments,
-            ),
+            self._channel.exchange_declare,
             exchange,
             kind,
+            passive=passive,
+            durable=durable,
+            auto_delete=auto_delete,
+            internal=internal,
+            arguments=arguments,
         )
 
     def exchange_delete(self, exchange: str | None = None, if_unused: bool = False) -> Deferred[Any]:
         """Delete an exchange; fires with the DeleteOk frame."""
-        return self._framed(self._channel.exchange_delete(exchange, if_unused=if_unused), exchange)  # type: ignore[arg-type]
+        return self._framed(self._channel.exchange_delete, exchange, if_unused=if_unused)
 
     def exchange_bind(
         self, destination: str, source: str, routing_key: str = "", arguments: Arguments = None
     ) -> Deferred[Any]:
         """Bind the exchange `destination` to the exchange `source`; fires with the BindOk frame."""
-        return self._framed(
-            self._channel.exchange_bind(destination, source, routing_key, arguments=arguments),
-            destination,
-            source,
-            routing_key,
-        )
+        return self._framed(self._channel.exchange_bind, destination, source, routing_key, arguments=arguments)
 
     def exchange_unbind(
         self,
@@ -78,12 +70,7 @@ class TwistedChannel(Publishing, Consuming):
         arguments: Arguments = None,
     ) -> Deferred[Any]:
         """Take a binding between exchanges away; fires with the UnbindOk frame."""
-        return self._framed(
-            self._channel.exchange_unbind(destination, source, routing_key, arguments=arguments),  # type: ignore[arg-type]
-            destination,
-            source,
-            routing_key,
-        )
+        return self._framed(self._channel.exchange_unbind, destination, source, routing_key, arguments=arguments)
 
     # -- queues ------------------------------------------------------------------------------------
 
@@ -101,24 +88,20 @@ class TwistedChannel(Publishing, Consuming):
         queue: "" lets the broker choose a name, which is `frame.method.queue`.
         """
         return self._framed(
-            self._channel.queue_declare(
-                queue,
-                passive=passive,
-                durable=durable,
-                exclusive=exclusive,
-                auto_delete=auto_delete,
-                arguments=arguments,
-            ),
+            self._channel.queue_declare,
             queue,
+            passive=passive,
+            durable=durable,
+            exclusive=exclusive,
+            auto_delete=auto_delete,
+            arguments=arguments,
         )
 
     def queue_bind(
         self, queue: str, exchange: str, routing_key: str | None = None, arguments: Arguments = None
     ) -> Deferred[Any]:
         """Bind a queue to an exchange; fires with the BindOk frame.  routing_key: None is the queue's name."""
-        return self._framed(
-            self._channel.queue_bind(queue, exchange, routing_key, arguments=arguments), queue, exchange, routing_key
-        )
+        return self._framed(self._channel.queue_bind, queue, exchange, routing_key, arguments=arguments)
 
     def queue_unbind(
         self,
@@ -128,22 +111,16 @@ class TwistedChannel(Publishing, Consuming):
         arguments: Arguments = None,
     ) -> Deferred[Any]:
         """Take a binding away; fires with the UnbindOk frame.  routing_key: None is the queue's name."""
-        return self._framed(
-            self._channel.queue_unbind(queue, exchange, routing_key, arguments=arguments),  # type: ignore[arg-type]
-            queue,
-            exchange,
-            routing_key,
-        )
+        return self._framed(self._channel.queue_unbind, queue, exchange, routing_key, arguments=arguments)
 
     def queue_purge(self, queue: str) -> Deferred[Any]:
         """Drop the messages that wait in a queue; fires with the PurgeOk frame."""
-        return self._framed(self._channel.queue_purge(queue), queue)
+        return self._framed(self._channel.queue_purge, queue)
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False) -> Deferred[Any]:
         """Delete a queue; fires with the DeleteOk frame.  Its consumers on this channel end before that."""
-        return self._framed(
-            self._channel.queue_delete(queue, if_unused=if_unused, if_empty=if_empty), queue
-        ).addCallback(self.queue_deleted, queue)
+        deleting = self._framed(self._channel.queue_delete, queue, if_unused=if_unused, if_empty=if_empty)
+        return deleting.addCallback(self.queue_deleted, queue)
 
     # -- flow --------------------------------------------------------------------------------------
 
@@ -152,5 +129,4 @@ class TwistedChannel(Publishing, Consuming):
 
         RabbitMQ refuses False with 540.
         """
-        asking: Any = self._channel.flow(active)
-        return asking.addCallbacks(lambda reply: reply.active, self._failed)  # type: ignore[no-any-return]
+        return self._called(self._channel.flow, bool(active)).addCallback(lambda reply: reply.active)

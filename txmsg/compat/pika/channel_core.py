@@ -21,6 +21,9 @@ from txmsg.errors import NotSent, PublishUnconfirmed, TxmsgError
 
 __all__ = ["ChannelCore"]
 
+#: The keywords of native calls that are more than true or false.
+_NO_FLAGS = frozenset({"arguments", "consumer_tag", "prefetch_size"})
+
 
 class ChannelCore:
     """State, end and calls; see :class:`txmsg.compat.pika.TwistedChannel`.
@@ -132,9 +135,23 @@ class ChannelCore:
             return None
         return fail(self._why() if channel.is_closed else self._wrong_state())
 
-    def _framed(self, calling: Deferred[Any], *given: object) -> Deferred[Any]:
-        """The Deferred of a native call, with pika's frame and pika's errors; `given` are the call's arguments."""
-        return calling.addCallbacks(self._frame, self._failed, errbackArgs=given)
+    def _framed(self, method: Callable[..., Deferred[Any]], *given: object, **options: Any) -> Deferred[Any]:
+        """A native call, with pika's frame and pika's errors."""
+        return self._called(method, *given, **options).addCallback(self._frame)
+
+    def _called(self, method: Callable[..., Deferred[Any]], *given: object, **options: Any) -> Deferred[Any]:
+        """A native call, with pika's errors, also for what it raises.
+
+        options: `arguments`, and flags: pika takes anything for those that is true or false.
+        """
+        for name, value in options.items():
+            if name not in _NO_FLAGS and type(value) is not bool:
+                options[name] = bool(value)
+        try:
+            calling = method(*given, **options)
+        except Exception:
+            calling = fail()
+        return calling.addErrback(self._failed, *given, *options.values())
 
     def _frame(self, reply: Any) -> Any:
         return method_frame(self._channel.channel_number, reply)

@@ -14,6 +14,8 @@ import pika
 from OpenSSL import SSL
 from pika import exceptions, frame, spec
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from txmsg.amqp import AMQPProtocol
@@ -33,22 +35,49 @@ class NativeConnection(AMQPProtocol):
 
     face: Connection
 
+    def connectionMade(self) -> None:
+        """Twisted: start the handshake, behind that of TLS if we are told when it is done.
+
+        Wrappers around a protocol (`twisted.protocols.policies`, say) do not pass that on, and pika has never needed
+        it.  Then the protocol header, which is no secret, is left to TLS to be sent when it is up, and the server is
+        looked at when its first bytes are here.
+        """
+        super().connectionMade()
+        if self._is_tls and self._reason is None and not _tells_of_handshake(self.transport):
+            self._start_handshake()
+
     def handshakeCompleted(self) -> None:
         """Twisted: TLS is up.  Who the server has to be is the business of whoever made the TLS context.
 
         But where that verifies at all and names a server, the name is checked once more, because Twisted 26.4 to
         26.10 let certificates without a usable name pass; see txmsg.amqp.tls_verify.
         """
-        if self._reason is not None:
-            return
+        if self._reason is None and self._handshake is None and self._is_right_server():
+            self._start_handshake()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: the first bytes; later ones do not come this way."""
+        if not self._is_tls or self._is_right_server():
+            super().dataReceived(data)
+
+    def _is_right_server(self) -> bool:
         name = _verified_name(self.transport)
         if name:
             try:
                 verify_peer(self.transport, name)
             except Exception as error:
                 self.drop(error)
-                return
-        self._start_handshake()
+                return False
+        return True
+
+
+def _tells_of_handshake(transport: Any) -> bool:
+    """Whether Twisted's TLS knows of somebody who wants to hear when it is up."""
+    for _ in range(5):  # wrappers of wrappers
+        if isinstance(transport, TLSMemoryBIOProtocol):
+            return bool(IHandshakeListener.providedBy(transport.wrappedProtocol))
+        transport = getattr(transport, "transport", None)
+    return True  # a transport of another kind keeps to Twisted's interface
 
 
 def _verified_name(transport: Any) -> str:
@@ -143,11 +172,11 @@ class Connection:
 
     @property
     def is_closed(self) -> bool:
-        """Before there is a transport, and from the moment the end is known: as pika has it.
+        """From the moment the end is known: as pika has it.
 
         A channel's callback that is told of the end finds it True, and waits for the next connection.
         """
-        return self.native.transport is None or self.native.close_reason is not None
+        return self.native.close_reason is not None
 
     @property
     def server_properties(self) -> dict[str, Any]:
@@ -211,11 +240,11 @@ class Connection:
         """End the connection.  Raises ConnectionWrongStateError when it is closing or closed already."""
         if self.native.is_closing or self.native.is_closed:
             raise exceptions.ConnectionWrongStateError("the connection is closing or closed already")
-        self.end(reply_code, reply_text)
+        self.native.close(reply_code, reply_text)
 
-    def end(self, reply_code: int, reply_text: str) -> Deferred[BaseException]:
-        """End the connection, at any time; fires with the reason once the socket is gone."""
-        return self.native.close(reply_code, reply_text).addCallback(self._end_of)
+    def when_ended(self) -> Deferred[BaseException]:
+        """Fires with the reason once the socket is gone; for a connection that is closing or closed."""
+        return self.native.close().addCallback(self._end_of)
 
     def _end_of(self, reason: BaseException) -> BaseException:
         # pika's own word for what ended before it was open.

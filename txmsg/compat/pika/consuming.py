@@ -17,9 +17,10 @@ from twisted.python.failure import Failure
 from txmsg.amqp import Channel, Consumer, Delivery
 from txmsg.compat.pika.channel_core import ChannelCore
 from txmsg.compat.pika.deferred_queue import ClosableDeferredQueue
-from txmsg.compat.pika.errors import bad_argument
+from txmsg.compat.pika.errors import ConsumerCancelled, bad_argument
 from txmsg.compat.pika.messages import PropertiesReader, ReceivedMessage, deliver_method, get_ok_method
-from txmsg.errors import ConsumerCancelled, EncodeError, SettlementError, TxmsgError
+from txmsg.errors import ConsumerCancelled as NativeConsumerCancelled
+from txmsg.errors import EncodeError, SettlementError, TxmsgError
 
 __all__ = ["Consuming", "Subscription"]
 
@@ -109,16 +110,16 @@ class Consuming(ChannelCore):
         The queue is closed with ConsumerCancelled, or with what ended the channel.  Without `basic_qos` the broker
         sends all it has.  Fails with ChannelClosedByBroker (404, 403 ...), DuplicateConsumerTag, TypeError.
         """
-        subscription = Subscription(self, queue, auto_ack)
-        subscribing: Any = self._channel.basic_consume(
+        subscription = Subscription(self, queue, bool(auto_ack))
+        subscribing: Any = self._called(
+            self._channel.basic_consume,
             queue,
             subscription.deliver,
             no_ack=auto_ack,
             exclusive=exclusive,
-            consumer_tag="" if consumer_tag is None else consumer_tag,
             arguments=arguments,
+            consumer_tag="" if consumer_tag is None else consumer_tag,  # last, for DuplicateConsumerTag
         )
-        subscribing.addErrback(self._failed, queue, consumer_tag)
         return subscribing.addCallbacks(subscription.started, subscription.not_started)  # type: ignore[no-any-return]
 
     def subscribed(self, subscription: Subscription) -> None:
@@ -132,10 +133,10 @@ class Consuming(ChannelCore):
         tag = subscription.consumer.consumer_tag
         if self._subscriptions.get(tag) is subscription:
             del self._subscriptions[tag]
-        if not isinstance(reason, ConsumerCancelled):
+        if not isinstance(reason, NativeConsumerCancelled):
             subscription.close(self._why())
             return
-        subscription.close(exceptions.ConsumerCancelled(str(reason)))
+        subscription.close(ConsumerCancelled(str(reason)))
         if reason.initiator == "server":
             cancel = frame.Method(self.channel_number, spec.Basic.Cancel(tag))
             for callback in list(self._cancel_callbacks):
@@ -153,14 +154,13 @@ class Consuming(ChannelCore):
         refused = self._refused()
         if refused is not None:
             return refused
-        cancelling: Any = self._channel.basic_cancel(consumer_tag)
         cancelled = frame.Method(self.channel_number, spec.Basic.CancelOk(consumer_tag))
-        return cancelling.addCallbacks(lambda _: cancelled, self._failed, errbackArgs=(consumer_tag,))  # type: ignore[no-any-return]
+        return self._called(self._channel.basic_cancel, consumer_tag).addCallback(lambda _: cancelled)
 
     def queue_deleted(self, reply: Any, queue: str) -> Any:
         """The broker's Basic.Cancel for the queue's consumers may come later, or (without a capability) never."""
         for subscription in [each for each in self._subscriptions.values() if each.queue_name == queue]:
-            subscription.close(exceptions.ConsumerCancelled(f"Queue {queue} was deleted."))
+            subscription.close(ConsumerCancelled(f"Queue {queue} was deleted."))
         return reply
 
     def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, global_qos: bool = False) -> Deferred[Any]:
@@ -169,26 +169,21 @@ class Consuming(ChannelCore):
         prefetch_count: 0 for no limit.   prefetch_size: octets; RabbitMQ refuses it (540).
         global_qos: for all consumers of the channel together.
         """
-        return self._framed(
-            self._channel.basic_qos(prefetch_count, prefetch_size=prefetch_size, global_qos=global_qos),
-            prefetch_size,
-            prefetch_count,
-        )
+        return self._framed(self._channel.basic_qos, prefetch_count, prefetch_size=prefetch_size, global_qos=global_qos)
 
     def basic_recover(self, requeue: bool = False) -> Deferred[Any]:
         """Have all unacked messages of the channel delivered again; fires with the RecoverOk frame.
 
         RabbitMQ refuses `requeue=False`, pika's default, with 540.
         """
-        return self._framed(self._channel.basic_recover(requeue))
+        return self._framed(self._channel.basic_recover, bool(requeue))
 
     def basic_get(self, queue: str, auto_ack: bool = False) -> Deferred[Any]:
         """Take one message; fires with a ReceivedMessage (its method is Basic.GetOk), or with None.
 
         Any number may be under way, where pika raises DuplicateGetOkCallback.
         """
-        getting: Any = self._channel.basic_get(queue, no_ack=auto_ack)
-        return getting.addCallbacks(self._got, self._failed, errbackArgs=(queue,))  # type: ignore[no-any-return]
+        return self._called(self._channel.basic_get, queue, no_ack=auto_ack).addCallback(self._got)
 
     def _got(self, delivery: Delivery | None) -> ReceivedMessage | None:
         if delivery is None:
@@ -206,21 +201,21 @@ class Consuming(ChannelCore):
         AMQPChannelError for a tag that is not open (settled before, or auto_ack), over which pika loses the channel.
         """
         try:
-            self._ack(delivery_tag, multiple)
+            self._ack(delivery_tag, bool(multiple))
         except TxmsgError as error:
             self._not_settled(error, delivery_tag, multiple)
 
     def basic_nack(self, delivery_tag: int = 0, multiple: bool = False, requeue: bool = True) -> None:
         """Give a delivery back; without `requeue` it is dead-lettered or dropped.  Raises as `basic_ack`."""
         try:
-            self._channel.basic_nack(delivery_tag=delivery_tag, multiple=multiple, requeue=requeue)
+            self._channel.basic_nack(delivery_tag=delivery_tag, multiple=bool(multiple), requeue=bool(requeue))
         except TxmsgError as error:
             self._not_settled(error, delivery_tag, multiple)
 
     def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
         """Give one delivery back, as `basic_nack` does."""
         try:
-            self._channel.basic_reject(delivery_tag=delivery_tag, requeue=requeue)
+            self._channel.basic_reject(delivery_tag=delivery_tag, requeue=bool(requeue))
         except TxmsgError as error:
             self._not_settled(error, delivery_tag, False)
 

@@ -16,9 +16,20 @@ __all__ = ["ClosableDeferredQueue"]
 
 
 class _Items(deque[Any]):
-    """What waits to be fetched: Twisted and pika have a list here, the front of which is slow to take from."""
+    """What waits to be fetched: Twisted and pika have a list here, the front of which is slow to take from.
+
+    Programs that look at it as at a list can.
+    """
 
     __hash__ = None
+
+    def __getitem__(self, index: Any) -> Any:  # a slice, too
+        return list(self)[index] if isinstance(index, slice) else super().__getitem__(index)
+
+    def pop(self, index: int = -1) -> Any:
+        item = self[index]
+        del self[index]
+        return item
 
     def __eq__(self, other: object) -> bool:
         return list(self) == other if isinstance(other, list) else super().__eq__(other)

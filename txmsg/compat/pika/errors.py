@@ -36,6 +36,7 @@ __all__ = [
     "ConnectionBlockedTimeoutDone",
     "ConnectionClosedByBroker",
     "ConnectionClosedByClient",
+    "ConsumerCancelled",
     "StreamEndedError",
     "StreamLostError",
     "bad_argument",
@@ -74,6 +75,13 @@ class AMQPHeartbeatTimeout(_Both, exceptions.AMQPHeartbeatTimeout, twisted_error
 
 class ConnectionBlockedTimeoutDone(_Both, exceptions.ConnectionBlockedTimeout, twisted_error.ConnectionDone):  # type: ignore[misc]
     """The broker blocked the connection for longer than `blocked_connection_timeout`."""
+
+
+class ConsumerCancelled(exceptions.ConsumerCancelled):  # type: ignore[misc]
+    """A subscription has ended; says by whom, where pika's always says that it was the server."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self}"
 
 
 def connection_reason(reason: BaseException) -> BaseException:
@@ -127,15 +135,18 @@ def channel_reason(reason: BaseException, of_connection: BaseException | None) -
 
 
 def call_error(error: BaseException, given: tuple[object, ...] = ()) -> BaseException:
-    """How one call failed while its channel or connection goes on; `given` are the call's arguments."""
+    """How one call failed while its channel or connection goes on; `given` are the call's arguments.
+
+    The last of them is what pika names in DuplicateConsumerTag and InvalidChannelNumber.
+    """
     if isinstance(error, EncodeError):
         return bad_argument(error, given)
     if isinstance(error, DuplicateConsumerTag):
-        return exceptions.DuplicateConsumerTag(str(error))  # type: ignore[no-any-return]
+        return exceptions.DuplicateConsumerTag(given[-1] if given else str(error))  # type: ignore[no-any-return]
     if isinstance(error, ChannelLimitReached):
         return exceptions.NoFreeChannels(str(error))  # type: ignore[no-any-return]
     if isinstance(error, ChannelNumberInUse):
-        return exceptions.InvalidChannelNumber(str(error))  # type: ignore[no-any-return]
+        return exceptions.InvalidChannelNumber(given[-1] if given else str(error))  # type: ignore[no-any-return]
     if isinstance(error, ConnectionClosed):
         return exceptions.ConnectionWrongStateError(str(error))  # type: ignore[no-any-return]
     return exceptions.AMQPChannelError(str(error))  # type: ignore[no-any-return]

@@ -5,6 +5,8 @@ A program's subclass may have attributes of any name, so the connection itself i
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from pika import exceptions
@@ -148,6 +150,11 @@ class TwistedProtocolConnection(Protocol):
 
     # -- for the program ---------------------------------------------------------------------------
 
+    @cached_property  # which, unlike a property, leaves the name to whoever assigns to it
+    def parameters(self) -> Any:
+        """The copy of pika's parameters that this connection uses; never changed."""
+        return self._impl.params
+
     @property
     def is_open(self) -> bool:
         """Whether channels can be opened."""
@@ -155,7 +162,7 @@ class TwistedProtocolConnection(Protocol):
 
     @property
     def is_closed(self) -> bool:
-        """Whether it has ended (or has not begun)."""
+        """Whether it has ended; False before it has begun."""
         return self._impl.is_closed
 
     def channel(self, channel_number: int | None = None) -> Deferred[TwistedChannel]:
@@ -173,22 +180,28 @@ class TwistedProtocolConnection(Protocol):
         if channel_number is not None and (isinstance(channel_number, bool) or not isinstance(channel_number, int)):
             return fail(exceptions.InvalidChannelNumber(channel_number))
         opening: Any = impl.native.channel(channel_number)
-        return opening.addCallbacks(self._channel_opened, self._channel_not_opened)  # type: ignore[no-any-return]
+        return opening.addCallbacks(  # type: ignore[no-any-return]
+            self._channel_opened, self._channel_not_opened, errbackArgs=(channel_number,)
+        )
 
     def _channel_opened(self, channel: Channel) -> TwistedChannel:
         return TwistedChannel(channel)
 
-    def _channel_not_opened(self, failure: Failure) -> Any:
+    def _channel_not_opened(self, failure: Failure, channel_number: int | None) -> Any:
         error, native = failure.value, self._impl.native
         if error is not None and error is native.close_reason:
             return Failure(self._impl.why(error))
-        return Failure(call_error(error)) if isinstance(error, TxmsgError) else failure
+        return Failure(call_error(error, (channel_number,))) if isinstance(error, TxmsgError) else failure
 
     def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> Deferred[Any]:
         """End the connection in good order; may be called at any time and more than once.
 
         Returns `closed`, once the connection has been ready; before, a Deferred that fires with the reason as well.
         """
-        ended = self._impl.end(reply_code, reply_text)
-        closed = self.closed
-        return ended if closed is None or closed.called else closed
+        impl, closed = self._impl, self.closed
+        if not impl.is_closed:
+            with suppress(exceptions.ConnectionWrongStateError):  # it is closing already
+                impl.close(reply_code, reply_text)
+            if closed is not None:
+                return closed
+        return impl.when_ended()
