@@ -73,8 +73,9 @@ class ChannelKeeper:
         try:
             if self._confirm:
                 await channel.confirm_select(watch_limits=False)
-        except CancelledError:
-            channel.close()
+        except Exception:  # also a CancelledError; one that had no answer in time would be left open
+            if channel.is_open:
+                channel.close()
             raise
         if self.protocol is not protocol or not channel.is_open:
             channel.close()

@@ -434,6 +434,12 @@ class PublisherOutbox:
         self._again = [publication for publication in self._again if not publication.called]
         self._waiting = deque(publication for publication in self._waiting if not publication.called)
         self._given_up = 0
+        channel = self._channel
+        if channel is None or channel.unconfirmed is None:
+            return
+        if len(channel.unconfirmed.pending) - self.outstanding > self.max_outstanding:
+            # A broker that never answers: what it owes an answer for stays in the ledger, so begin another one (R6).
+            channel.close()
 
     def _why_waiting(self) -> str:
         protocol = self._keeper.protocol
