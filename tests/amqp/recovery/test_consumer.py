@@ -326,6 +326,24 @@ class CancelledByTheBrokerTest(ConsumerCase):
         self.assertEqual([consumer.is_subscribed for consumer in consumers], [True, True, True])
         self.assertEqual(self.site.connection.epoch, 2)
 
+    def test_many_refused_at_a_recovery(self) -> None:
+        """R9: each costs some round trips, and not one for each of the others too."""
+        channel = self.site.channel()
+        consumers = []
+        for number in range(40):
+            self.site.broker.declare_queue(f"q{number}")
+            consumers.append(self.site.result(channel.basic_consume(f"q{number}")))
+        self.site.broker.faults.delay(0.1)
+        self.site.wipe()
+        for number in range(20):
+            self.site.broker.declare_queue(f"q{2 * number}")
+        began = self.site.clock.seconds()
+        self.site.ready(2)
+        self.assertLess(self.site.clock.seconds() - began, 20)
+        self.site.settle(1)
+        self.assertEqual([consumer.is_subscribed for consumer in consumers[:4]], [True, False, True, False])
+        self.assertEqual(len(self.site.subscribed()), 20)
+
     def test_broker_and_library_agree(self) -> None:
         """R25: whatever happens, the broker's consumers are those that say they are subscribed."""
         consumers = [self.site.result(self.channel.basic_consume("jobs", consumer_tag=tag)) for tag in "abc"]

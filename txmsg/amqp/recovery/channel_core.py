@@ -3,8 +3,8 @@
 Two things end a plain channel.  The connection goes: then the next one opens another, when the topology is there again.
 Or the broker closes the channel, because of something that was asked of it (R25): then another one is opened in its
 place at once, and with growing waits if nothing comes of that.  Either way prefetch, confirm mode and consumers come
-back, all written at once; if that fails, one consumer at a time, so that the guilty one is found and left to try again
-by itself.
+back, all written at once.  If one consumer is refused, it is left to try again by itself: it is the first without a
+reply, as replies come in the order of the calls.  Where that says nothing, they subscribe one at a time.
 
 The invariant (R9): at most one coroutine opens a plain channel; it is cancelled when the connection is lost.
 """
@@ -96,6 +96,8 @@ class RecoveringChannelCore:
             connection.clock, connection.operation_timeout, self._why_no_reply, self._call_succeeded
         )
         self._working: Deferred[None] | None = None
+        #: Those that subscribe all at once now, and have no reply yet.
+        self._subscribing: dict[RecoveringConsumer, None] = {}
         #: The plain channel that is being fitted out.
         self._coming: Channel | None = None
         self._retry: IDelayedCall | None = None
@@ -250,7 +252,7 @@ class RecoveringChannelCore:
                 if error.initiator != "server" or not protocol.is_open:
                     raise
                 last_error = error
-                one_by_one = True
+                one_by_one = not self._found_guilty(error)
             except Exception:  # also a CancelledError
                 if channel.is_open:
                     channel.close()
@@ -273,6 +275,7 @@ class RecoveringChannelCore:
         self._calls.use(channel)
         channel.when_closed().addCallback(self._plain_closed, channel)
         prefetch: int | None = None
+        self._subscribing.clear()
         for consumer in list(self._consumers.values()):
             if consumer.is_waiting or consumer.is_subscribing:
                 continue
@@ -281,7 +284,8 @@ class RecoveringChannelCore:
                 under_way.append(channel.basic_qos(prefetch))
             started = consumer.subscribe(channel)
             if not one_by_one:
-                under_way.append(started)
+                self._subscribing[consumer] = None
+                under_way.append(started.addCallback(self._has_subscribed, consumer))
                 continue
             try:
                 await started
@@ -294,7 +298,19 @@ class RecoveringChannelCore:
             under_way.append(channel.basic_qos(self._prefetch_count))
         await _all(under_way)
 
+    def _has_subscribed(self, result: Any, consumer: RecoveringConsumer) -> Any:
+        self._subscribing.pop(consumer, None)
+        return result
+
+    def _found_guilty(self, error: ChannelClosed) -> bool:
+        """Whether a consumer was refused while all subscribed at once; it is told."""
+        if error.method_name != "basic.consume" or not self._subscribing:
+            return False
+        next(iter(self._subscribing)).refused(error)
+        return True
+
     def _opened(self, result: None) -> None:
+        self._subscribing.clear()
         self.epoch += 1
         self._last_failure = None
         self._opened_at = self.connection.clock.seconds()

@@ -54,6 +54,9 @@ __all__ = ["OnLoss", "RecoveringConsumer"]
 #: "continue": go on after a reconnect; "close": end with the reason, as a plain consumer does.
 OnLoss = Literal["continue", "close"]
 
+#: Seconds between looks at whether the channel is there again, at least.
+_SHORTEST = 0.1
+
 
 class RecoveringConsumer:
     """One subscription, over any number of connections; made by :meth:`RecoveringChannel.basic_consume`.
@@ -316,7 +319,10 @@ class RecoveringConsumer:
         self._retry = None
         channel = self.channel.channel
         if channel is None or not channel.is_open:
-            return  # the channel subscribes for us when it is there
+            # It is being opened again.  Not with the others: it may have been this one that the broker closed it for.
+            delay = max(self.channel.connection.backoff.delay(self._attempt), _SHORTEST)
+            self._retry = self.channel.connection.clock.callLater(delay, self._try_now)
+            return
         retrying = Deferred.fromCoroutine(self._resubscribe(channel))
         if not retrying.called:
             self._retrying = retrying
