@@ -216,12 +216,19 @@ class ProtocolCases(PikaCase):
         self.assertIs(await settle(opening), reason)
 
     async def test_parameters_are_not_changed(self) -> None:
-        """B-21, E-07: two connections from one object."""
+        """B-21, E-07: two connections from one object; their own copies have what was agreed on, as with pika."""
         parameters = self.pika_parameters(channel_max=7, heartbeat=600)
         for _ in range(2):
             protocol = await self.transport_up(parameters)
             await protocol.whenReady()
             self.assertEqual(protocol._impl.native.negotiated.channel_max, 7)  # type: ignore[union-attr]
+            agreed = protocol._impl.native.negotiated
+            assert agreed is not None
+            params = protocol.parameters
+            self.assertEqual(
+                (params.channel_max, params.frame_max, params.heartbeat),
+                (agreed.channel_max, agreed.frame_max, agreed.heartbeat),
+            )
         self.assertEqual((parameters.channel_max, parameters.heartbeat), (7, 600))
         self.assertEqual(parameters.credentials.password, "guest")
 
@@ -289,7 +296,7 @@ class WithoutABroker(SynchronousTestCase):
         self.assertFalse(protocol.is_closed)
 
     def test_parameters(self) -> None:
-        """A copy of those given; a subclass may use the name for its own."""
+        """A copy of those given, but for the TLS context, which cannot be; a subclass may use the name for its own."""
 
         class WithParameters(TwistedProtocolConnection):
             parameters: Any = pika.ConnectionParameters(virtual_host="class")
@@ -298,6 +305,10 @@ class WithoutABroker(SynchronousTestCase):
         protocol = TwistedProtocolConnection(given, custom_reactor=mock.Mock())
         self.assertEqual(protocol.parameters, given)
         self.assertIsNot(protocol.parameters, given)
+        for_tls = pika.URLParameters("amqps://localhost")
+        self.assertIsNotNone(for_tls.ssl_options)
+        copied = TwistedProtocolConnection(for_tls, custom_reactor=mock.Mock())
+        self.assertIs(copied.parameters.ssl_options, for_tls.ssl_options)
         protocol.parameters = "mine"
         self.assertEqual(protocol.parameters, "mine")
         self.assertEqual(WithParameters(given).parameters.virtual_host, "class")

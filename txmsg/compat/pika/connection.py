@@ -94,7 +94,8 @@ def _verified_name(transport: Any) -> str:
 class Connection:
     """The connection below a TwistedProtocolConnection, and of each of its channels.
 
-    params -- a copy of pika's parameters, as they were given; what was agreed on is in `channel_max` and so on.
+    params -- a copy of pika's parameters; from open-ok on, channel_max, frame_max and heartbeat in it are those that
+        were agreed on.
     """
 
     def __init__(
@@ -109,7 +110,9 @@ class Connection:
             parameters = pika.ConnectionParameters()
         elif not isinstance(parameters, pika.connection.Parameters):
             raise ValueError(f"parameters are pika's, not {type(parameters).__name__}")
-        self.params = copy.deepcopy(parameters)
+        # All but the TLS context, which cannot be copied.
+        tls: Any = parameters.ssl_options
+        self.params = copy.deepcopy(parameters, {id(tls): tls})
         self._on_open = on_open
         self._on_open_error = on_open_error
         self._on_close = on_close
@@ -137,6 +140,9 @@ class Connection:
             self.native.connectionLost(reason)
 
     def _opened(self, native: object) -> None:
+        negotiated = self.native.negotiated
+        for name in ("channel_max", "frame_max", "heartbeat"):
+            setattr(self.params, name, getattr(negotiated, name))
         self.native.guarded(self._on_open, self)
         for callback in list(self._open_callbacks):
             self.native.guarded(callback, self)

@@ -152,7 +152,7 @@ class TwistedProtocolConnection(Protocol):
 
     @cached_property  # which, unlike a property, leaves the name to whoever assigns to it
     def parameters(self) -> Any:
-        """The copy of pika's parameters that this connection uses; never changed."""
+        """This connection's copy of pika's parameters, with what was agreed on once it is open."""
         return self._impl.params
 
     @property
