@@ -13,6 +13,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+INSTALLED_LONG := $(VENV)/installed-long
 CHECKED := txmsg twisted tests scripts examples benchmarks
 
 .PHONY: run test test-quick test-long lab bench lint typecheck docs rabbitmq clean
@@ -28,7 +29,7 @@ test: lint typecheck docs rabbitmq
 test-quick: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-test-long: $(INSTALLED) rabbitmq
+test-long: $(INSTALLED_LONG) rabbitmq
 	TXMSG_HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --run-long --timeout=3600
 
 lab: $(INSTALLED) rabbitmq
@@ -55,6 +56,11 @@ $(INSTALLED): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "txmsg needs Python 3.11 or later; name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+# What only the long tests need: fedora-messaging, to run on txmsg.compat.pika.
+$(INSTALLED_LONG): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,compat-test]'
 	@touch $@
 
 clean:
