@@ -309,6 +309,51 @@ class ConsumingCases(PikaCase):
         await self.failure(queue.get(), exceptions.ConsumerCancelled)
         await self.pika_depth(channel, name, 0)
 
+    async def test_auto_ack_and_the_end_of_the_connection(self) -> None:
+        """L-06, O-06: the broker has forgotten what came with auto_ack, so it stays readable; the rest is dropped."""
+        protocol = await self.pika_connect()
+        channel = await protocol.channel()
+        forgotten, _ = await channel.basic_consume(await self.pika_queue(channel, b"1", b"2"), auto_ack=True)
+        kept, _ = await channel.basic_consume(await self.pika_queue(channel, b"3"))
+        await self.until(lambda: (len(forgotten.pending), len(kept.pending)) == (2, 1))
+        protocol.close()
+        reason = await channel.on_closed
+        self.assertEqual([(await forgotten.get()).body for _ in range(2)], [b"1", b"2"])
+        self.assertIs(await settle(forgotten.get()), reason)
+        self.assertIs(await settle(kept.get()), reason)
+
+    async def test_who_is_told_of_the_end_calls_again(self) -> None:
+        """K-02, K-10, K-11: calls, publishes, consumers, `on_closed`, `closed`; what they call then changes nothing."""
+        protocol = await self.pika_connect()
+        channel = await protocol.channel()
+        queue = await self.pika_queue(channel)
+        await channel.confirm_delivery()
+        received, _ = await channel.basic_consume(queue)
+        order: list[str] = []
+
+        def note(name: str, waiting: Deferred[Any] | None) -> None:
+            def told(result: Any) -> None:
+                order.append(name)
+                for call in (channel.basic_qos, received.get, lambda: channel.basic_publish("", queue, b"")):
+                    again: Any = call()
+                    again.addErrback(lambda failure: None)
+                for raising in (channel.close, channel.basic_ack):
+                    self.assertRaises(exceptions.ChannelWrongStateError, raising)
+                protocol.close()
+
+            assert waiting is not None
+            waiting.addBoth(told)
+
+        note("get 1", received.get())
+        note("get 2", received.get())
+        note("on_closed", channel.on_closed)
+        note("closed", protocol.closed)
+        note("publish 1", channel.basic_publish(self.name("missing"), "", b""))
+        note("publish 2", channel.basic_publish("", queue, b""))
+        note("call", channel.basic_qos())
+        await self.until(lambda: len(order) == 7)
+        self.assertEqual(order, ["call", "publish 1", "publish 2", "get 1", "get 2", "on_closed", "closed"])
+
     async def test_queue_deleted(self) -> None:
         """K-47, K-49, O-01, O-02, M-03: by us and from elsewhere; a waiting get fails; the channel stays open."""
         protocol = await self.pika_connect()
