@@ -60,9 +60,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 _install_reactor(os.environ.get("TXMSG_TEST_REACTOR") or "default")
 
-# Deadlines measure the machine, not the code; a slow example on a busy machine is not a failure.
-hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.register_profile("long", deadline=None, max_examples=5000)
+# Deadlines measure the machine, not the code; slow examples on a busy machine are not a failure.
+_PATIENT = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=_PATIENT)
+hypothesis.settings.register_profile("long", deadline=None, suppress_health_check=_PATIENT, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("TXMSG_HYPOTHESIS_PROFILE") or "default")
 
 
