@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.amqp.recovery.site import SiteTestCase
@@ -18,6 +18,7 @@ from txmsg.errors import (
     ConnectionLost,
     ConsumerCancelled,
     NotFound,
+    OperationTimeout,
     ResourceLocked,
     StaleDelivery,
 )
@@ -165,6 +166,22 @@ class LossTest(ConsumerCase):
         self.assertEqual((cancelling, again), ([None], [None]))
         self.assertEqual(self.site.subscribed(), [])
         self.assertEqual(self.site.broker.queue("jobs").bodies, [b"1"])
+
+    def test_cancel_without_an_answer(self) -> None:
+        """R2: it has a limit for everybody who waits, and may be tried again; a wait may be given up by itself."""
+        consumer = self.site.result(self.channel.basic_consume("jobs"))
+        stalled = self.site.broker.faults.stall()
+        given_up = consumer.cancel()
+        calls = [consumer.cancel(), consumer.cancel()]
+        given_up.cancel()
+        for call in calls:
+            self.assertIsInstance(self.site.outcome(call), OperationTimeout)
+        self.assertIsInstance(self.site.outcome(given_up), CancelledError)
+        self.assertTrue(consumer.is_active)
+        stalled.stop()
+        self.assertIsNone(self.site.outcome(consumer.cancel()))
+        self.assertFalse(consumer.is_active)
+        self.assertEqual(self.site.subscribed(), [])
 
     def test_cancel_gives_back_what_nobody_fetched(self) -> None:
         """It is in the queue again, for others."""

@@ -108,6 +108,7 @@ class RecoveringConsumer:
         self._is_cancelling = False
         self._reason: BaseException | None = None
         self._ended_waiters: list[Deferred[BaseException]] = []
+        self._cancel_waiters: list[Deferred[None]] = []
         self._retry: IDelayedCall | None = None
         self._retrying: Deferred[None] | None = None
         self._attempt = 0
@@ -154,31 +155,33 @@ class RecoveringConsumer:
         """End the subscription for good; fires once the broker has agreed, or at once while there is no connection.
 
         What was delivered but not fetched goes back to the queue (with `no_ack` it stays readable).
-        Cancelling twice, or after the end, succeeds.
+        Cancelling twice, or after the end, succeeds.  Fails with OperationTimeout if the broker does not answer; it may be
+        called again then.  Cancelling the Deferred ends this wait only.
         """
         if self._reason is not None:
             return succeed(None)
-        if self._is_cancelling:
-            return self.when_ended().addCallback(lambda reason: None)
-        self._stop_retrying()
-        plain = self._plain
-        if plain is None:
-            self._cancelled()
-            return succeed(None)
-        self._is_cancelling = True
-        cancelling = plain.cancel()
-        cancelling.addCallbacks(lambda result: self._cancelled(), self._not_cancelled)
-        return cancelling
+        waiter: Deferred[None] = Deferred(self._cancel_waiters.remove)
+        self._cancel_waiters.append(waiter)
+        if not self._is_cancelling:
+            self._stop_retrying()
+            if self._plain is None:
+                self._cancelled()
+            else:
+                self._is_cancelling = True
+                self._plain.cancel().addCallbacks(lambda result: self._cancelled(), self._not_cancelled)
+        return waiter
 
     def _cancelled(self) -> None:
         self.end(ConsumerCancelled(self.consumer_tag, "client", self.queue_name))
 
-    def _not_cancelled(self, failure: Failure) -> Failure | None:
+    def _not_cancelled(self, failure: Failure) -> None:
         if failure.check(ChannelClosed, ConnectionClosed):
             self._cancelled()  # the subscription went with it
-            return None
+            return
         self._is_cancelling = False
-        return failure
+        waiters, self._cancel_waiters = self._cancel_waiters, []
+        for waiter in waiters:
+            waiter.errback(failure)
 
     def when_ended(self) -> Deferred[BaseException]:
         """A new Deferred that fires with the reason (ConsumerCancelled, ChannelClosed ...) at the end."""
@@ -371,6 +374,9 @@ class RecoveringConsumer:
         if self.queue is not None:
             for delivery in self.queue.close(reason, drain=self.no_ack):
                 _give_back(delivery)
+        cancel_waiters, self._cancel_waiters = self._cancel_waiters, []
+        for cancel_waiter in cancel_waiters:
+            cancel_waiter.callback(None)
         waiters, self._ended_waiters = self._ended_waiters, []
         for waiter in waiters:
             waiter.callback(reason)
