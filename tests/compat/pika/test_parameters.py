@@ -67,6 +67,9 @@ class ParametersTests(SynchronousTestCase):
         self.assertEqual(native.client_properties, {"connection_name": "me"})
         self.assertEqual(native.tcp_options, {"TCP_KEEPIDLE": 60})
         self.assertEqual(self.native(heartbeat=True).heartbeat, 1)
+        native = self.native(stack_timeout=1e9, blocked_connection_timeout=1e9, heartbeat=100_000)
+        self.assertGreater(native.handshake_timeout, 86400)
+        self.assertGreater(native.blocked_connection_timeout or 0, 86400)
 
     def test_a_host_that_is_not_used(self) -> None:
         """J-02: it may be anything; what counts may not."""

@@ -20,7 +20,7 @@ __all__ = ["native_credentials", "native_parameters"]
 
 _NO_LIMIT = 2**62
 
-#: A month, the longest time that our parameters take: for "no limit" where they insist on one.
+#: A month, the longest time that our parameters take: for "no limit" where they insist on one, and for longer ones.
 _LONGEST = 31 * 86400.0
 
 _TCP_OPTIONS = frozenset({"TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT"})
@@ -73,6 +73,7 @@ def native_parameters(parameters: Any, connection: object) -> ConnectionParamete
     if isinstance(heartbeat, int):
         heartbeat = min(heartbeat, 65535)
     tcp_options = parameters.tcp_options
+    blocked_timeout = parameters.blocked_connection_timeout
     settings: dict[str, Any] = {
         "virtual_host": parameters.virtual_host,
         "credentials": native_credentials(parameters.credentials),
@@ -81,10 +82,10 @@ def native_parameters(parameters: Any, connection: object) -> ConnectionParamete
         "heartbeat": heartbeat,
         "locale": parameters.locale,
         "client_properties": parameters.client_properties,
-        "handshake_timeout": _LONGEST if parameters.stack_timeout is None else parameters.stack_timeout,
+        "handshake_timeout": _LONGEST if parameters.stack_timeout is None else min(parameters.stack_timeout, _LONGEST),
         "operation_timeout": None,
         "confirm_timeout": None,
-        "blocked_connection_timeout": parameters.blocked_connection_timeout,
+        "blocked_connection_timeout": None if blocked_timeout is None else min(blocked_timeout, _LONGEST),
         "default_prefetch_count": 0,
         "read_high_water_messages": _NO_LIMIT,
         "read_high_water_bytes": _NO_LIMIT,
