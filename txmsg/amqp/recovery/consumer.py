@@ -155,8 +155,8 @@ class RecoveringConsumer:
         """End the subscription for good; fires once the broker has agreed, or at once while there is no connection.
 
         What was delivered but not fetched goes back to the queue (with `no_ack` it stays readable).
-        Cancelling twice, or after the end, succeeds.  Fails with OperationTimeout if the broker does not answer; it may be
-        called again then.  Cancelling the Deferred ends this wait only.
+        Cancelling twice, or after the end, succeeds.  Fails with OperationTimeout if the broker does not answer; it may
+        be called again then.  Cancelling the Deferred ends this wait only.
         """
         if self._reason is not None:
             return succeed(None)
