@@ -3,7 +3,8 @@
     python scripts/supported.py          write the page
     python scripts/supported.py --check  say what is out of date, and exit with 1 if anything is
 
-Tests name the rows they cover in their docstrings: "B-05", "R13", "C1.2", "peers 18", "C-01 to C-27".  Nothing is
+Tests name the rows they cover in their docstrings: "B-05", "R13", "C1.2", "peers 18", "C-01 to C-27",
+"kombu J3, J5, K1".  Nothing is
 imported or run for this: the tests are read.  The rows themselves, their titles and remarks (in italics) are written
 by hand; a row without a remark must have a test.
 """
@@ -24,11 +25,15 @@ PAGE = ROOT / "docs" / "supported.md"
 #: So many tests are named for a row, the most particular ones; for the rest: search for the row's name in tests/.
 SHOWN = 2
 
-_ROW = re.compile(r"^\| ([A-X]-\d\d|C\d\.\d|[RFZ]\d{1,2}|peers \d+) \| (.*?) \|(.*)\|$")
+_ROW = re.compile(r"^\| ([A-X]-\d\d|C\d\.\d|[RFZ]\d{1,2}|peers \d+|kombu [A-Z]{1,2}\d+) \| (.*?) \|(.*)\|$")
 # One row.  Not behind a letter, digit, dot or hyphen ("UTF-16", "CVE-2023"), nor before more of a word.
 _ID = re.compile(r"(?<![\w.\-/])(?:[A-X]-\d\d|C\d\.\d|[RFZ]\d{1,2})(?![\w-]|\.\d)")
 _RANGE = re.compile(r"(?<![\w.\-/])([A-X]-|C\d\.|[RFZ])(\d{1,2}) to \1(\d{1,2})(?![\w-]|\.\d)")
 _PEERS = re.compile(r"\b[Pp]eers (\d+)(?: to (\d+))?((?:, (?:peers )?\d+(?![\w.:-]*\w))*)")
+# What Kombu's users rely on; the letters of its rows are others' too, so each list of them begins with the name.
+_KOMBU_ROW = r"[A-Z]{1,2}\d{1,2}(?: to [A-Z]{1,2}\d{1,2})?"
+_KOMBU = re.compile(rf"\b[Kk]ombu ({_KOMBU_ROW}(?:, (?:kombu )?{_KOMBU_ROW})*)(?![\w.-]*\w)")
+_KOMBU_ROWS = re.compile(r"([A-Z]{1,2})(\d{1,2})(?: to \1(\d{1,2}))?")
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -43,7 +48,12 @@ class Test:
 
 def rows_in(text: str) -> set[str]:
     """The rows that a docstring names."""
-    found = set(_ID.findall(text))
+    found = set[str]()
+    for rows in _KOMBU.findall(text):
+        for area, first, last in _KOMBU_ROWS.findall(rows):
+            found |= {f"kombu {area}{number}" for number in range(int(first), int(last or first) + 1)}
+    text = _KOMBU.sub("", text)
+    found |= set(_ID.findall(text))
     for prefix, first, last in _RANGE.findall(text):
         found |= {f"{prefix}{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)}
     for first, last, others in _PEERS.findall(text):

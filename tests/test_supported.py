@@ -95,6 +95,11 @@ class ScriptTests(unittest.TestCase):
             ("peers 3, 48, R8: x", {"peers 3", "peers 48", "R8"}),
             ("peers 12, peers 13: x", {"peers 12", "peers 13"}),
             ("Peers 5 to 7: two of 8 peers", {"peers 5", "peers 6", "peers 7"}),
+            (
+                "kombu J1, J3 to J5, kombu CN2, C5.1, R5: x",
+                {*map("kombu {}".format, ("J1", "J3", "J4", "J5", "CN2")), "C5.1", "R5"},
+            ),
+            ("Kombu R1, peers 3: with Kombu 5.7", {"kombu R1", "peers 3"}),
             ("UTF-16, CVE-2026-63335, X509, 24.9, R100, C2", set()),
             ("R-05 is a method, R5 a promise", {"R-05", "R5"}),
         ):

@@ -10,6 +10,7 @@ __all__ = [
     "LocalProtocolError",
     "ProtocolError",
     "RemoteProtocolError",
+    "SerializationError",
     "TxmsgError",
     "WrongThread",
     "clip",
@@ -51,8 +52,12 @@ class WrongThread(TxmsgError, RuntimeError):
     """The API was called outside the reactor's thread; use `reactor.callFromThread` to cross."""
 
 
-class EncodeError(TxmsgError, ValueError):
-    """A value that AMQP cannot carry (too long, out of range, wrong type).  Nothing was sent."""
+class SerializationError(TxmsgError):
+    """A value that cannot become octets, or octets that cannot, or may not, become a value."""
+
+
+class EncodeError(SerializationError, ValueError):
+    """A value that AMQP, or the serializer, cannot carry (too long, out of range, wrong type).  Nothing was sent."""
 
 
 # -- the protocol was broken ---------------------------------------------------------------------

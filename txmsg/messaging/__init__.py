@@ -1,0 +1,70 @@
+"""Messaging without frames: values in, values out.
+
+So far: :mod:`~txmsg.messaging.serialization` and :mod:`~txmsg.messaging.compression`, what a body is made of.
+"""
+
+from __future__ import annotations
+
+from txmsg.messaging.compression import (
+    CompressionRegistry,
+    DecompressionLimits,
+    Decompressor,
+    compress,
+    compressions,
+    decompress,
+    default_compressions,
+)
+from txmsg.messaging.serialization import (
+    Accept,
+    AcceptList,
+    Encoded,
+    EncodedBody,
+    JSONLimits,
+    JSONSerializer,
+    JSONTypes,
+    SerializerRegistry,
+    decode_body,
+    default_json_types,
+    default_serializers,
+    disable_insecure_serializers,
+    dumps,
+    enable_insecure_serializers,
+    encode_body,
+    json_types,
+    loads,
+    open_body,
+    register_json,
+    register_pickle,
+    serializers,
+)
+
+__all__ = [
+    "Accept",
+    "AcceptList",
+    "CompressionRegistry",
+    "DecompressionLimits",
+    "Decompressor",
+    "Encoded",
+    "EncodedBody",
+    "JSONLimits",
+    "JSONSerializer",
+    "JSONTypes",
+    "SerializerRegistry",
+    "compress",
+    "compressions",
+    "decode_body",
+    "decompress",
+    "default_compressions",
+    "default_json_types",
+    "default_serializers",
+    "disable_insecure_serializers",
+    "dumps",
+    "enable_insecure_serializers",
+    "encode_body",
+    "json_types",
+    "loads",
+    "open_body",
+    "register_json",
+    "register_pickle",
+    "serializers",
+]
