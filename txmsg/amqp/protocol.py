@@ -29,7 +29,7 @@ from txmsg.amqp.heartbeat import HeartbeatMonitor
 from txmsg.errors import ConnectionLost, WrongThread
 from txmsg.wire.connection import Limits, Role, WireConnection
 
-__all__ = ["AckWriter", "WireProtocol"]
+__all__ = ["AckWriter", "WireProtocol", "check_thread"]
 
 #: How much Twisted reads from the socket at once, and how much it offers it: its 64 and 128 KiB make a round through
 #: the reactor for every large body.  (From 384 KiB on, the memory of each read comes fresh from the system.)
@@ -44,6 +44,16 @@ WRITE_AHEAD = 1024 * 1024
 
 #: The same, when large bodies are among what is written.
 WRITE_AHEAD_LARGE = 96 * 1024
+
+
+def check_thread(thread_id: int) -> None:
+    """Raise WrongThread unless this is that thread."""
+    if threading.get_ident() != thread_id:
+        raise WrongThread(
+            "txmsg may only be called in the reactor's thread; from another thread use "
+            "reactor.callFromThread(f, ...), or twisted.internet.threads.blockingCallFromThread "
+            "to wait for the result"
+        )
 
 
 class AckWriter(TypingProtocol):
@@ -99,12 +109,7 @@ class WireProtocol(Protocol):
 
     def check_thread(self) -> None:
         """Raise WrongThread unless this is the thread the connection was made in."""
-        if threading.get_ident() != self.thread_id:
-            raise WrongThread(
-                "txmsg may only be called in the reactor's thread; from another thread use "
-                "reactor.callFromThread(f, ...), or twisted.internet.threads.blockingCallFromThread "
-                "to wait for the result"
-            )
+        check_thread(self.thread_id)
 
     # -- the transport -----------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,6 +22,7 @@ from txmsg.errors import (
     PreconditionFailed,
     PublishUnconfirmed,
     StaleDelivery,
+    WrongThread,
 )
 
 
@@ -65,6 +68,23 @@ class WaitingTest(SiteTestCase):
         refusal.stop()
         self.site.ready(2)
         self.assertEqual(list(self.site.connection.topology), [])
+
+    def test_from_another_thread(self) -> None:
+        """Peers 23: it fails there and then, also while there is no connection."""
+        publisher = self.site.connection.publisher()
+        self.site.settle()
+        calls: list[Callable[[], object]] = [
+            lambda: self.channel.queue_declare("jobs"),
+            lambda: publisher.publish("", "jobs", b""),
+        ]
+        for is_there in (True, False):
+            if not is_there:
+                self.site.cut()
+                self.assertFalse(self.channel.is_open)
+            with ThreadPoolExecutor(1) as pool:
+                for call in calls:
+                    self.assertIsInstance(pool.submit(call).exception(), WrongThread)
+        self.assertEqual((publisher.outstanding, list(self.site.connection.topology)), (0, []))
 
     def test_call_under_way_is_repeated(self) -> None:
         """The connection goes before the reply: what may be done twice goes out again."""

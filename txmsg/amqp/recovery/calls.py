@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from txmsg.amqp.channel import Channel
+from txmsg.amqp.protocol import check_thread
 from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, OperationTimeout, RemoteProtocolError
 
 __all__ = ["RecoveringCall", "RecoveringCalls"]
@@ -85,6 +86,8 @@ class RecoveringCalls:
         self._reason: BaseException | None = None
         self._waiting: deque[RecoveringCall] = deque()
         self._blamed: BaseException | None = None
+        #: The reactor's thread, as soon as it is known.
+        self._thread_id: int | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -101,7 +104,11 @@ class RecoveringCalls:
 
         make(channel) -- makes it; called anew for each channel if it `repeats`.
         on_reply(reply) -- gives what the Deferred fires with.
+
+        Raises WrongThread, also while there is no channel.
         """
+        if self._thread_id is not None:
+            check_thread(self._thread_id)
         if self._reason is not None:
             return fail(self._reason.with_traceback(None))
         deadline = None if self._timeout is None else self._clock.seconds() + self._timeout
@@ -119,6 +126,7 @@ class RecoveringCalls:
         """There is a channel: new calls go out on it, behind those that wait."""
         # An error that is kept keeps its traceback, and that the connection of then (R31).
         self._channel = channel
+        self._thread_id = channel.connection.thread_id
         self._blamed = None
 
     def resume(self) -> None:

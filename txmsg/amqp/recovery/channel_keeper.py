@@ -37,6 +37,8 @@ class ChannelKeeper:
     ) -> None:
         #: The connection that is there now, also while it is still recovering.
         self.protocol: AMQPProtocol | None = None
+        #: That of the last connection, which is the reactor's.
+        self.thread_id: int | None = None
         self._clock = connection.clock
         self._backoff = connection.backoff
         self._confirm = confirm
@@ -69,6 +71,7 @@ class ChannelKeeper:
             opening.cancel()
 
     async def _open(self, protocol: AMQPProtocol) -> None:
+        self.thread_id = protocol.thread_id
         channel = await protocol.channel()
         try:
             if self._confirm:

@@ -27,6 +27,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from txmsg.amqp import validation
+from txmsg.amqp.protocol import check_thread
 from txmsg.amqp.publishing import to_bytes
 from txmsg.amqp.recovery.outbox import PublisherOutbox
 from txmsg.amqp.recovery.publication import Publication, PublisherReport
@@ -133,14 +134,14 @@ class Publisher(PublisherOutbox):
         - NotSent, Overloaded -- nothing has left: publishing again is safe;
         - EncodeError -- it cannot be sent as it is; ConfigurationError -- for a timeout that is none.
 
-        Never raises.  Cancelling the Deferred keeps back what has not been written; what has been written stays so, but
-        is not written again.
+        Raises nothing but WrongThread.  Cancelling the Deferred keeps back what has not been written; what has been
+        written stays so, but is not written again.
         """
         if self._ended is not None or self._is_stopping:
             return fail(NotSent("the publisher is closed", self._ended))
-        protocol = self._keeper.protocol
-        if protocol is not None and get_ident() != protocol.thread_id:
-            protocol.check_thread()
+        thread_id = self._keeper.thread_id
+        if thread_id is not None and get_ident() != thread_id:
+            check_thread(thread_id)
         try:
             publication = self._make(exchange, routing_key, body, properties, mandatory, timeout)
         except TxmsgError as error:
