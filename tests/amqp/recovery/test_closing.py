@@ -139,7 +139,8 @@ class CloseTests(WorldTestCase):
         self.world.run(2.2)
         self.assertIsNone(self.successResultOf(done))
         self.assertTrue(member.stopping.called)
-        self.assertEqual([str(event)[:13] for event in connection.history if hasattr(event, "kind")], ["member failed"])
+        [event] = [str(event) for event in connection.history if hasattr(event, "kind")]
+        self.assertRegex(event, "^member failed: .*it had not come to an end when")
 
     def test_lost_while_closing(self) -> None:
         """The connection goes while members stop: that is the end, there is no new attempt."""
@@ -179,6 +180,31 @@ class CloseTests(WorldTestCase):
                     self.assertIsNone(self.successResultOf(each))
                 self.assertEqual(broker.connections, [])
                 self.closes(connection, 0)
+
+    def test_from_one_of_several_waits(self) -> None:
+        """Nobody is given a connection that another one who waited has closed already, or dropped."""
+        for end in ("close", "reconnect"):
+            with self.subTest(end=end):
+                self.world.broker()
+                connection = self.connection()
+
+                def ended(ready: ReconnectingConnection, end: str = end) -> None:
+                    if end == "close":
+                        ready.close()
+                    else:
+                        ready.reconnect()
+
+                self.noErrors(connection.start().addCallback(ended))
+                states: list[str] = []
+                other = connection.when_ready()
+                other.addCallback(partial(_note_state, states))
+                self.world.run(0.1)
+                if end == "close":
+                    self.assertIsInstance(self.failed(other), ConnectionClosed)
+                else:
+                    self.assertEqual(states, [])
+                    self.world.run(3)
+                    self.assertEqual(states, ["ready"])
 
     def test_when_an_attempt_begins(self) -> None:
         """R28, R29: close() from the callback that tells of an attempt, or from the endpoint's callable, ends it."""
@@ -369,6 +395,10 @@ def _alive() -> Counter[str]:
     kinds = [type(each) for each in gc.get_objects()]
     ours = [kind for kind in kinds if str(kind.__module__).startswith("txmsg.amqp") or kind in (Deferred, DelayedCall)]
     return Counter(kind.__name__ for kind in ours)
+
+
+def _note_state(states: list[str], ready: ReconnectingConnection) -> None:
+    states.append(ready.state.value)
 
 
 def _close_at(state: str, connection: ReconnectingConnection, done: list[Deferred[None]], step: StateChange) -> None:

@@ -363,11 +363,9 @@ class ReconnectingConnection(ObservableState):
         self._enter(RecoveryState.READY)
         if protocol is self._protocol and protocol.is_blocked:
             self._blocked_changed()
-        if self.protocol is None:
-            return  # a callback has closed it again
-        waiters, self._ready_waiters = self._ready_waiters, []
-        for waiter in waiters:
-            waiter.callback(self)
+        # A callback, or one of them, may end it again: the others wait on, or fail.
+        while self._ready_waiters and self.protocol is not None:
+            self._ready_waiters.pop(0).callback(self)
 
     def failed(self, error: BaseException) -> None:
         """For the loop: an attempt or a recovery failed."""

@@ -11,14 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError, gatherResults, maybeDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    FirstError,
+    gatherResults,
+    maybeDeferred,
+)
+from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmsg.amqp.client import AMQPProtocol
 from txmsg.amqp.recovery.events import MEMBER_FAILED
 from txmsg.amqp.recovery.member import Member
-from txmsg.errors import ConnectionClosed
+from txmsg.errors import ConnectionClosed, OperationTimeout
 
 __all__ = ["Members"]
 
@@ -111,7 +119,10 @@ class Members:
             await DeferredList(stopping)
 
     def _stop_failed(self, failure: Failure, member: Member) -> None:
-        self._report(MEMBER_FAILED, repr(member), failure.value)
+        error = failure.value
+        if failure.check(TookTooLong):
+            error = OperationTimeout("it had not come to an end when the time for that was over")
+        self._report(MEMBER_FAILED, repr(member), error)
 
     def _guarded(self, call: Callable[[BaseException], None], reason: BaseException) -> None:
         try:
