@@ -6,16 +6,18 @@ from typing import Any
 from unittest import mock
 
 import pika
-from pika import exceptions
+from pamqp import commands
+from pika import exceptions, spec
 from twisted.internet import error as twisted_error
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import ClientCreator, Factory
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.compat.pika.cases import OverBroker, OverRabbitMQ, PikaCase, noting, outcomes, pause, reactor, settle
+from tests.conformance.base import BrokerCase, OverPeer
 from txmsg.compat.pika import TwistedChannel, TwistedProtocolConnection
 
 
@@ -264,6 +266,48 @@ class ProtocolCases(PikaCase):
         assert protocol.closed is not None
         reason = await protocol.closed
         self.assertEqual(reasons, [(below, reason)])
+
+    async def test_a_new_secret(self) -> None:
+        """It fires with the frame, which the callback is given as well."""
+        protocol = await self.pika_connect()
+        told: list[Any] = []
+        replied = await protocol._impl.update_secret("guest", "it is time", told.append)
+        self.assertIsInstance(replied.method, spec.Connection.UpdateSecretOk)
+        self.assertEqual(told, [replied])
+        await protocol.close()
+        self.assertRaises(exceptions.ConnectionWrongStateError, protocol._impl.update_secret, "guest", "")
+
+
+class NoticesOverPeer(OverPeer, BrokerCase):
+    """What only a scripted broker does."""
+
+    async def test_blocked(self) -> None:
+        """I-01, I-02: the connection and pika's frame, each time; publishes wait meanwhile."""
+        protocol = TwistedProtocolConnection()
+        told: list[tuple[Any, Any]] = []
+        below = protocol._impl
+        for add in (
+            below.add_on_connection_blocked_callback,
+            below.add_on_connection_unblocked_callback,
+            lambda callback: below.add_on_open_callback(lambda connection: callback(connection, None)),
+        ):
+            add(lambda *arguments: told.append(arguments))
+        await connectProtocol(TCP4ClientEndpoint(reactor, self.host, self.port), protocol)
+        self.addCleanup(protocol.close)
+        channel = await (await protocol.whenReady()).channel()
+        self.assertEqual(told, [(below, None)])
+        self.session.send(0, commands.Connection.Blocked("low on memory"))
+        await channel.basic_qos()
+        waiting = channel.basic_publish("", "q", b"")
+        self.assertFalse(waiting.called)
+        self.session.send(0, commands.Connection.Unblocked())
+        self.assertIsNone(await waiting)
+        await channel.basic_qos()
+        (_, blocked), (connection, unblocked) = told[1:]
+        self.assertIs(connection, below)
+        self.assertIsInstance(blocked.method, spec.Connection.Blocked)
+        self.assertEqual(blocked.method.reason, "low on memory")
+        self.assertIsInstance(unblocked.method, spec.Connection.Unblocked)
 
 
 def settle_later(deferred: Deferred[Any]) -> list[Any]:

@@ -259,7 +259,12 @@ class Connection:
     def update_secret(
         self, new_secret: str | bytes, reason: str, callback: Callable[[Any], object] | None = None
     ) -> Deferred[Any]:
-        """Replace the secret of this login; fires with the UpdateSecretOk frame, which `callback` is given too."""
+        """Replace the secret of this login; fires with the UpdateSecretOk frame, which `callback` is given too.
+
+        Raises ConnectionWrongStateError when the connection is not open.
+        """
+        if not self.native.is_open:
+            raise exceptions.ConnectionWrongStateError("the connection is not open")
         done: Deferred[Any] = self.native.update_secret(new_secret, reason).addCallback(
             lambda reply: method_frame(0, reply)
         )
