@@ -101,6 +101,7 @@ def test_deep_for_the_stack() -> None:
         b'"\\' * 50000 + b"[" * 300,
         b"[{" * 128 + b"[]" * 10**5 + b"}]" * 128 + b"[" * 300,
         b"1" * 4300 + b"x" + b"12345 " * 20000,
+        (b"[" * 250 + b"]" * 250 + b",") * 2000,
         (b"9" * 4299 + b"x") * 40,
     ],
 )
@@ -141,6 +142,8 @@ def test_numbers() -> None:
     assert small.decode(b"[123, -123]") == [123, -123]
     with pytest.raises(DecodeError):
         small.decode(b"1234")
+    with pytest.raises(DecodeError, match="ValueError"):
+        JSONSerializer(JSONLimits(max_digits=10**6)).decode(b"9" * 5000)  # Python's own limit
 
 
 def test_not_finite() -> None:

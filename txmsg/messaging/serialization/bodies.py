@@ -50,7 +50,7 @@ def encode_body(
     else:
         encoded = registry.dumps(data, serializer)
     if not compression:
-        return EncodedBody(*encoded, None)
+        return EncodedBody(encoded.content_type, encoded.content_encoding, encoded.body, None)
     body, kind = compression_registry.compress(encoded.body, compression)
     return EncodedBody(encoded.content_type, encoded.content_encoding, body, kind)
 
@@ -110,6 +110,8 @@ def decode_body(
     ContentDisallowed: the type or the compression is not accepted.  DecodeError, BodyTooLarge: the body is not what
     they say, or too large.  SerializerNotInstalled, CodecNotInstalled: a library is missing.
     """
+    if not compression:  # what loads() looks at first is the type, too
+        return registry.loads(body, content_type, content_encoding, accept)
     accepted = registry.accept(accept)
     octets = open_body(
         body,

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final, NoReturn
 
 from txmsg.errors import BodyTooLarge, ConfigurationError, DecodeError
@@ -21,7 +22,8 @@ __all__ = ["JSONLimits", "JSONSerializer"]
 # A string, closed or not: this always matches as far as it has looked, so that the search is linear.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 _NO_BRACKETS: Final = bytes(octet for octet in range(256) if octet not in b"[]{}")
-_BRACES_AS_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+# One level more, one less (as a signed octet).
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +102,12 @@ class JSONSerializer:
             raise DecodeError(f"a body that is not JSON: {type(error).__name__}") from None
 
     def _check_depth(self, body: bytes) -> None:
-        """Take innermost pairs away, as many times as there may be levels.
+        """Count the levels: a pass in C for each step, whatever the depth.
 
-        Each step is one pass in C over what is left.  What is not balanced stays, and is the decoder's to refuse.
+        Behind the first mistake in a body the count means nothing; there the decoder stops, too.
         """
-        left = _STRING.sub(b"", body).translate(_BRACES_AS_BRACKETS, _NO_BRACKETS)
-        for _ in range(self.limits.max_depth):
-            shorter = left.replace(b"[]", b"")
-            if len(shorter) == len(left):
-                break
-            left = shorter
-        if b"[]" in left or left.count(b"[") > self.limits.max_depth:
+        steps = memoryview(_STRING.sub(b"", body).translate(_STEPS, _NO_BRACKETS)).cast("b")
+        if max(accumulate(steps), default=0) > self.limits.max_depth:
             raise DecodeError(f"JSON nested deeper than {self.limits.max_depth} levels")
 
     def _decoder(self, *, with_types: bool, count_digits: bool) -> json.JSONDecoder:

@@ -32,6 +32,14 @@ TRUSTED_TYPES: Final = frozenset({RAW_TYPE, "application/text", TEXT_TYPE})
 #: Values of content_encoding that say: not text.
 BINARY_ENCODINGS: Final = frozenset({"binary", "ascii-8bit"})
 
+#: Those that nearly all messages have, so that nothing of them is parsed again.
+_COMMON: Final = (
+    *sorted(TRUSTED_TYPES),
+    "application/json",
+    "application/x-msgpack",
+    "application/x-yaml",
+    "application/x-python-serialize",
+)
 _PARAMETER_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _CHARSET = re.compile(
     r"utf_(8(_sig)?|(16|32)(_[bl]e)?)|ascii|latin_1|iso8859_\d{1,2}|cp\d{3,4}|koi8_[rtu]|mac_[a-z]+|gbk?|gb2312|gb18030"
@@ -47,8 +55,20 @@ class MediaType(NamedTuple):
     charset: str
 
 
+#: None is no content type at all.
+_KNOWN: Final[dict[str | bytes | None, MediaType]] = {
+    None: MediaType(RAW_TYPE, ""),
+    **{name: MediaType(name, "") for name in _COMMON},
+}
+
+
 def parse_media_type(content_type: str | bytes | None) -> MediaType:
     """What a content type says; nothing, or None, is :data:`RAW_TYPE`."""
+    known = _KNOWN.get(content_type)
+    return _parse(content_type) if known is None else known
+
+
+def _parse(content_type: str | bytes | None) -> MediaType:
     if isinstance(content_type, bytes):
         content_type = content_type.decode("ascii", "replace")
     if not content_type:

@@ -235,7 +235,9 @@ class SerializerRegistry:
             body = encode(data)
             if isinstance(body, str):
                 body = body.encode("utf-8" if content_encoding in BINARY_ENCODINGS else content_encoding)
-            return Encoded(content_type, content_encoding, bytes(memoryview(body)))
+            elif type(body) is not bytes:
+                body = bytes(memoryview(body))
+            return Encoded(content_type, content_encoding, body)
         except SerializationError:
             raise
         except Exception as error:
