@@ -10,7 +10,14 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from tests.amqp.peer import Peer, PeerTestCase, outcomes
 from txmsg.amqp.consumers import Consumer
 from txmsg.amqp.delivery import Delivery
-from txmsg.errors import ChannelClosed, ChannelWrongState, ConnectionLost, ConsumerCancelled, OperationTimeout
+from txmsg.errors import (
+    ChannelClosed,
+    ChannelWrongState,
+    ConnectionLost,
+    ConsumerCancelled,
+    EncodeError,
+    OperationTimeout,
+)
 
 Basic = commands.Basic
 
@@ -172,6 +179,20 @@ class CallbackTests(ConsumerTestCase):
         peer.deliver(consumer, b"1", b"2", b"3")
         self.assertEqual(peer.names(), ["Basic.Publish", "Basic.Publish", "Basic.Ack", "Channel.Close"])
         self.assertEqual(peer.channels[1].settled, {1: "ack", 2: "ack"})
+
+    def test_flags_of_another_type(self) -> None:
+        """R23: what cannot be sent is refused before the delivery counts as settled."""
+        seen: list[Delivery] = []
+        peer, consumer = self.consuming(seen.append)
+        peer.deliver(consumer, b"1", b"2")
+        flag: Any = 1
+        self.assertRaises(EncodeError, seen[0].nack, flag)
+        self.assertRaises(EncodeError, seen[0].nack, True, flag)
+        self.assertRaises(EncodeError, seen[1].reject, flag)
+        self.assertEqual([delivery.is_settled for delivery in seen], [False, False])
+        seen[0].nack()
+        seen[1].reject()
+        self.assertEqual(peer.channels[1].settled, {1: "requeue", 2: "drop"})
 
     def test_cancelling_inside(self) -> None:
         """24.9: what follows in the same chunk goes back to the queue, also for a callback."""

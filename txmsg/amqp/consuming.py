@@ -304,9 +304,11 @@ class Consuming(ChannelCore):
     def basic_nack(self, delivery_tag: int, multiple: bool = False, requeue: bool = True) -> None:
         """Give a delivery back: to its queue, or (requeue False) to the dead-letter exchange or nowhere.
 
-        With `multiple` also all earlier ones (tag 0: all there are).  Raises as `basic_ack` does.
+        With `multiple` also all earlier ones (tag 0: all there are).  Raises as `basic_ack` does, and EncodeError for
+        a flag that is neither True nor False; then the delivery is not settled.
         """
         self.connection.check_thread()
+        _check_flags(multiple, requeue)
         self.flush_acks()
         if multiple:
             delivery_tag = self._settlements.settle_up_to(delivery_tag)[-1]
@@ -315,8 +317,9 @@ class Consuming(ChannelCore):
         self._write_settlement(self._wire.encode_nack, delivery_tag, multiple, requeue)
 
     def basic_reject(self, delivery_tag: int, requeue: bool = True) -> None:
-        """Give one delivery back, as `basic_nack` does.  Raises as `basic_ack` does."""
+        """Give one delivery back, as `basic_nack` does.  Raises as that does."""
         self.connection.check_thread()
+        _check_flags(requeue)
         self.flush_acks()
         delivery_tag = self._settlements.settle(delivery_tag)
         self._write_settlement(self._wire.encode_reject, delivery_tag, requeue)
@@ -352,3 +355,9 @@ class Consuming(ChannelCore):
         consumers, self._consumers = self._consumers, {}
         for consumer in consumers.values():
             consumer.end(reason)
+
+
+def _check_flags(*flags: object) -> None:
+    for flag in flags:
+        if not isinstance(flag, bool):
+            raise EncodeError(f"requeue and multiple are True or False, not {type(flag).__name__}")
