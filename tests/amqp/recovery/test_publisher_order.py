@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -195,6 +196,7 @@ class _Protocol:
     """A connection whose channel opens when the test says so."""
 
     def __init__(self) -> None:
+        self.thread_id = get_ident()
         self.opening: Deferred[Any] = Deferred()
 
     def channel(self) -> Deferred[Any]:
