@@ -192,7 +192,7 @@ class ExampleCases(PikaCase):
             factory = policies.WrappingFactory(OneProtocol(connection))
             endpoint = wrapClientTLS(context, TCP4ClientEndpoint(reactor, "localhost", self.node.tls_port))
             ready: Any = connection.ready
-            with mock.patch("txmsg.compat.pika.connection.verify_peer", side_effect=refusal) as verify:
+            with mock.patch("txmsg.compat.given_tls.verify_peer", side_effect=refusal) as verify:
                 await endpoint.connect(factory)
                 if refusal is None:
                     self.assertIs(await ready, connection)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 from OpenSSL import SSL
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Factory
+from twisted.protocols import policies
 from zope.interface import implementer
 
 from tests.certificates import shared_authority
 from tests.compat.txamqp.cases import OverBroker, OverRabbitMQ, TxAMQPCase, reactor, settle
 from txmsg.amqp import TLSOptions
 from txmsg.broker.tls import ServerTLS
-from txmsg.compat.txamqp.client import Closed
+from txmsg.compat.txamqp.client import Closed, TwistedDelegate
 from txmsg.compat.txamqp.endpoint import AMQEndpoint
 from txmsg.compat.txamqp.factory import AMQFactory
 from txmsg.compat.txamqp.protocol import AMQClient
@@ -70,6 +73,40 @@ class TLSCases(TxAMQPCase):
         client = await connecting
         self.assertIsInstance(await settle(client.authenticate("guest", "guest")), Closed)
         await client.disconnected.wait()
+
+    async def test_below_a_wrapper(self) -> None:
+        """C1.2: wrappers do not pass on that TLS is up; the server is looked at all the same, before the login."""
+        port = await self.tls_port()
+        with open(shared_authority().certificate_file, "rb") as file:
+            root = ssl.Certificate.loadPEM(file.read())
+        endpoint = wrapClientTLS(
+            ssl.optionsForClientTLS("localhost", root), TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        )
+        for refusal in (None, ValueError("somebody else")):
+            client = AMQClient(TwistedDelegate())
+            with mock.patch("txmsg.compat.given_tls.verify_peer", side_effect=refusal) as verify:
+                connecting: Deferred[Any] = endpoint.connect(policies.WrappingFactory(OneClient(client)))
+                await connecting
+                logging_in: Deferred[Any] = client.authenticate("guest", "guest").addTimeout(10, reactor)
+                if refusal is None:
+                    await logging_in
+                    await self.used(client)
+                else:
+                    self.assertIsInstance(await settle(logging_in), Closed)
+                    self.assertEqual(client.native.server_properties, {})
+                await client.disconnected.wait()
+            verify.assert_called_once()
+            self.assertEqual(verify.call_args.args[1], "localhost")
+
+
+class OneClient(Factory):
+    """Makes no new ones."""
+
+    def __init__(self, made: AMQClient) -> None:
+        self.made = made
+
+    def buildProtocol(self, addr: object) -> AMQClient:
+        return self.made
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -11,15 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pika
-from OpenSSL import SSL
 from pika import exceptions, frame, spec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener
-from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
-from txmsg.amqp import AMQPProtocol
-from txmsg.amqp.tls_verify import verify_peer
+from txmsg.compat.given_tls import GivenTLSProtocol
 from txmsg.compat.pika.errors import connection_reason, opening_error
 from txmsg.compat.pika.messages import method_frame
 from txmsg.compat.pika.parameters import native_parameters
@@ -27,68 +23,13 @@ from txmsg.compat.pika.parameters import native_parameters
 __all__ = ["Connection", "NativeConnection"]
 
 
-class NativeConnection(AMQPProtocol):
+class NativeConnection(GivenTLSProtocol):
     """An AMQPProtocol that knows whom it serves.
 
     face: Connection -- the same connection as pika's programs see it.
     """
 
     face: Connection
-
-    def connectionMade(self) -> None:
-        """Twisted: start the handshake, behind that of TLS if we are told when it is done.
-
-        Wrappers around a protocol (`twisted.protocols.policies`, say) do not pass that on, and pika has never needed
-        it.  Then the protocol header, which is no secret, is left to TLS to be sent when it is up, and the server is
-        looked at when its first bytes are here.
-        """
-        super().connectionMade()
-        if self._is_tls and self._reason is None and not _tells_of_handshake(self.transport):
-            self._start_handshake()
-
-    def handshakeCompleted(self) -> None:
-        """Twisted: TLS is up.  Who the server has to be is the business of whoever made the TLS context.
-
-        But where that verifies at all and names a server, the name is checked once more, because Twisted 26.4 to
-        26.10 let certificates without a usable name pass; see txmsg.amqp.tls_verify.
-        """
-        if self._reason is None and self._handshake is None and self._is_right_server():
-            self._start_handshake()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Twisted: the first bytes; later ones do not come this way."""
-        if not self._is_tls or self._is_right_server():
-            super().dataReceived(data)
-
-    def _is_right_server(self) -> bool:
-        name = _verified_name(self.transport)
-        if name:
-            try:
-                verify_peer(self.transport, name)
-            except Exception as error:
-                self.drop(error)
-                return False
-        return True
-
-
-def _tells_of_handshake(transport: Any) -> bool:
-    """Whether Twisted's TLS knows of somebody who wants to hear when it is up."""
-    for _ in range(5):  # wrappers of wrappers
-        if isinstance(transport, TLSMemoryBIOProtocol):
-            return bool(IHandshakeListener.providedBy(transport.wrappedProtocol))
-        transport = getattr(transport, "transport", None)
-    return True  # a transport of another kind keeps to Twisted's interface
-
-
-def _verified_name(transport: Any) -> str:
-    """The name that the TLS context asks the server for; "" where it verifies nothing."""
-    try:
-        connection = transport.getHandle()
-        if connection.get_verify_mode() & SSL.VERIFY_PEER:
-            return (connection.get_servername() or b"").decode("ascii")
-    except Exception:  # a transport that is TLS in its own way
-        return ""
-    return ""
 
 
 class Connection:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from OpenSSL import SSL
 from twisted.internet.defer import Deferred, fail
 
-from txmsg.amqp import AMQPlainCredentials, AMQPProtocol, Channel, ConnectionParameters, Consumer, PlainCredentials
+from txmsg.amqp import AMQPlainCredentials, Channel, ConnectionParameters, Consumer, PlainCredentials
 from txmsg.amqp.connection_core import State
-from txmsg.amqp.tls_verify import verify_peer
+from txmsg.compat.given_tls import GivenTLSProtocol
 from txmsg.errors import AuthenticationFailed, ChannelNumberInUse, TxmsgError
 from txmsg.wire.events import ACK, NACK
 from txmsg.wire.methods import Method, basic, connection
@@ -85,7 +84,7 @@ def native_parameters(vhost: Any, heartbeat: int, opening: float, reply: float |
     )
 
 
-class NativeConnection(AMQPProtocol):
+class NativeConnection(GivenTLSProtocol):
     """The connection of an AMQClient (`face`)."""
 
     face: AMQClient
@@ -93,23 +92,6 @@ class NativeConnection(AMQPProtocol):
     _asked: Method | None = None
 
     # -- opening -----------------------------------------------------------------------------------
-
-    def handshakeCompleted(self) -> None:
-        """Twisted: TLS is up.  Whom the server has to be is the business of whoever made the TLS context.
-
-        But where that verifies at all and names a server, the name is checked once more, because Twisted 26.4 to
-        26.10 let certificates without a usable name pass; see txmsg.amqp.tls_verify.
-        """
-        if self._reason is not None:
-            return
-        name = _verified_name(self.transport)
-        if name:
-            try:
-                verify_peer(self.transport, name)
-            except Exception as error:
-                self.drop(error)
-                return
-        self._start_handshake()
 
     def _method_received(self, method: Method) -> None:
         is_opening = self._state is State.OPENING and self._reason is None
@@ -156,17 +138,6 @@ class NativeConnection(AMQPProtocol):
         if self._reason is None:
             self.face.ended(reason)
         super()._end(reason)
-
-
-def _verified_name(transport: Any) -> str:
-    """The name that the TLS context asks the server for; "" where it verifies nothing."""
-    try:
-        handle = transport.getHandle()
-        if handle.get_verify_mode() & SSL.VERIFY_PEER:
-            return (handle.get_servername() or b"").decode("ascii")
-    except Exception:  # a transport that is TLS in its own way
-        return ""
-    return ""
 
 
 class NativeChannel(Channel):
