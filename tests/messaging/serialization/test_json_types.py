@@ -140,7 +140,13 @@ def test_ids_have_one_form(value: Any) -> None:
 
 def test_errors() -> None:
     """Kombu J14: what is wrong is said without the value."""
-    for marker, value in (("base64", "a"), ("decimal", "secret"), ("decimal", [0, [1], 0]), ("time", "secret")):
+    for marker, value in (
+        ("base64", "a"),
+        ("base64", "YW!Jj"),
+        ("decimal", "secret"),
+        ("decimal", [0, [1], 0]),
+        ("time", "secret"),
+    ):
         with pytest.raises(DecodeError) as raised:
             loads(dumps({"__type__": marker, "__value__": value}, "json").body, "application/json")
         assert "secret" not in str(raised.value)

@@ -137,6 +137,13 @@ def test_totality(octets: bytes) -> None:
             assert isinstance(error, DecodeError)
 
 
+def test_counts() -> None:
+    """C5.2: an index beyond the body is refused before room is made for it."""
+    for body in (b"Nr\xff\xff\xff\x7f.", b"Np4294967295\n.", b"Np-1\n."):
+        with pytest.raises(DecodeError, match="counts more"):
+            PickleSerializer().decode(body)
+
+
 def test_allow_list() -> None:
     """C5.2: dates, Decimal and the like, and classes that were listed."""
     plain = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), Decimal("1.1"), {1}, 1j, collections.OrderedDict(a=1)]
