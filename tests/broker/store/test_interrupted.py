@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sqlite3
+import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.broker.store.broker_cases import BrokerTestCase
 from tests.broker.store.test_damage import DamageTestCase
-from tests.broker.store_cases import HeldWorker, StoreTestCase
+from tests.broker.store_cases import HeldWorker, Host, StoreTestCase
 from txmsg.broker.server import Broker
 from txmsg.broker.store import DataDirectoryRefused, StoreDamaged
 from txmsg.broker.store.schema import APPLICATION_ID, PAGE_SIZE, connect
@@ -185,3 +190,42 @@ class StopWhileStartingTests(BrokerTestCase):
             self.assertTrue(self.report.stopped_cleanly)
             self.assertIn(queue.name, again.vhosts["/"].queues)
             self.stop_broker(again)
+
+
+class AbandonedTests(StoreTestCase):
+    """R35: a process that ends while the store is at work: nobody comes back to what waits for the disk."""
+
+    def abandon(self, jobs_done: int, work: Callable[[Host], Deferred[Any]], is_loaded: bool) -> None:
+        """Begin it, let the worker do some jobs and no more, and let go of everything."""
+        worker = HeldWorker()
+        directory = self.directory.with_name(f"data{jobs_done}")
+        host = self.start(directory, worker) if is_loaded else Host(self.make(directory, worker), self.clock)
+        if is_loaded:
+            host.queue()
+        self.addCleanup(host.store._database.abandon)
+        worker.is_held = True
+        self.waiting = weakref.ref(work(host))
+        for _ in range(jobs_done):
+            worker.work()
+        self.assertEqual(len(worker.jobs), 1)
+        worker.jobs.clear()
+        self.stores.clear()
+        self.worker = worker
+
+    def check_silence(self, work: Callable[[Host], Deferred[Any]], is_loaded: bool = True) -> None:
+        """It goes without a word, wherever it was, and asks for nothing any more."""
+        complaints: list[str] = []
+        self.patch(sys, "unraisablehook", lambda problem: complaints.append(repr(problem.exc_value)))
+        for jobs_done in range(3):
+            self.abandon(jobs_done, work, is_loaded)
+            gc.collect()
+            self.assertIsNone(self.waiting())
+            self.assertEqual((complaints, self.worker.jobs), ([], []))
+
+    def test_closing(self) -> None:
+        """While the last changes are written, the database is closed, or the directory is given back."""
+        self.check_silence(lambda host: host.store.close())
+
+    def test_loading(self) -> None:
+        """While the database is opened, read or marked."""
+        self.check_silence(lambda host: host.store.load(host), is_loaded=False)

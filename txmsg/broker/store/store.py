@@ -18,7 +18,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, inlineCallbacks
 from twisted.logger import Logger
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from txmsg.errors import TxmsgError
 
 __all__ = ["SQLiteStore"]
+
+T = TypeVar("T")
 
 #: Seconds between attempts while the disk is full.
 _RETRY = 1.0
@@ -129,6 +131,8 @@ class SQLiteStore:
             self._next_row = contents.last_row + 1
             self._refusal, self._is_over = None, False
             yield self._worker.run(partial(database.mark_running, restorer.unusable))
+        except GeneratorExit:  # nobody comes back to it: it cannot wait for anything any more
+            raise
         except BaseException as error:
             self._refusal, self._is_over = StoreClosed(f"{self!r} could not be opened"), True
             self._cancel_timer()
@@ -169,6 +173,12 @@ class SQLiteStore:
             return
         self._refusal = StoreClosed(f"the store in {str(self.directory.path)!r} is closed")
         yield self._idle()
+        yield self._write_what_is_left().addBoth(self._give_back)
+        if self.failure is not None:
+            raise self.failure
+
+    @inlineCallbacks
+    def _write_what_is_left(self) -> Generator[Deferred[Any], Any, None]:
         try:
             if self.failure is None or self.failure.recoverable:
                 self._cancel_timer()
@@ -178,14 +188,15 @@ class SQLiteStore:
                 yield self._worker.run(self._database.close)
         except sqlite3.Error as error:
             self.failure = self._failure_of(error)
-        finally:
-            self._cancel_timer()
-            self._is_over = True
-            self._batch = Batch()
-            yield self._worker.run(self._database.abandon)
-            self._worker.stop()
-        if self.failure is not None:
-            raise self.failure
+
+    def _give_back(self, outcome: T) -> Deferred[T]:
+        """Whatever came of the writing.  No `finally`: one that is abandoned in there could not wait for this."""
+        self._cancel_timer()
+        self._is_over = True
+        self._batch = Batch()
+        abandoned = self._worker.run(self._database.abandon)
+        self._worker.stop()
+        return abandoned.addCallback(lambda _: outcome)
 
     def _idle(self) -> Deferred[None]:
         """Fires when nothing is being written."""
