@@ -11,15 +11,16 @@ from zope.interface import implementer
 
 @implementer(ILogObserver)
 class Logged:
-    """Collects log events; `text` is what a text log would hold of them."""
+    """Collects log events of some namespaces; `text` is what a text log would hold of them."""
 
-    def __init__(self, test: SynchronousTestCase) -> None:
+    def __init__(self, test: SynchronousTestCase, *namespaces: str) -> None:
         self.events: list[LogEvent] = []
+        self.namespaces = namespaces or ("txmsg.service",)
         globalLogPublisher.addObserver(self)
         test.addCleanup(globalLogPublisher.removeObserver, self)
 
     def __call__(self, event: LogEvent) -> None:
-        if str(event.get("log_namespace", "")).startswith("txmsg.service"):
+        if str(event.get("log_namespace", "")).startswith(self.namespaces):
             self.events.append(event)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.service.logs import Logged
 from tests.service.simulated import CANARY, ServiceCase
 from txmsg.amqp.secret import Secret
 
@@ -140,7 +141,8 @@ class OutageTests(ServiceCase):
         self.stopped()
 
     def test_the_log(self) -> None:
-        """One line for each change of state."""
+        """One line for each change of state; Twisted's ClientService does not tell the same once more."""
+        twice = Logged(self, "twisted.application", "txmsg.amqp.recovery.loop")
         self.start()
         del self.logged.events[:]
         self.simulation.broker.crash()
@@ -152,6 +154,7 @@ class OutageTests(ServiceCase):
         self.assertEqual(last, "connected to amqp://localhost:5672/%2F")
         self.assertEqual(failed, [])
         self.stopped()
+        self.assertEqual(twice.lines, [])
 
     def test_what_no_handler_had_begun_is_dropped(self) -> None:
         """R23, R24: the broker delivers it again; what had been begun goes on, and its ack harms nobody."""

@@ -64,6 +64,7 @@ class ConnectionWatch:
         self._began = 0.0
         self._refused_since: float | None = None
         self._limit: IDelayedCall | None = None
+        connection.logs_retries = False  # it is in the line for the loss
         connection.add_state_callback(self._changed)
         connection.add_event_callback(self._happened)
 

@@ -13,7 +13,8 @@ The protocol that ClientService holds is a stand-in, which learns of a loss only
 
 Invariants: an owner's method is never called inside a transition of ClientService's state machine, but for
 `next_delay`; so `stop` may be called from anywhere.  There is at most one attempt, one recovery, one connection.
-ClientService logs the attempt's number, the endpoint and the delay at info level; the endpoint's repr shows the host.
+ClientService logs the attempt's number, the endpoint and the delay at info level, unless the owner's `logs_retries` is
+off; the endpoint's repr shows the host.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -37,6 +39,9 @@ __all__ = ["ConnectionLoop", "LoopOwner"]
 
 class LoopOwner(Protocol):
     """What the loop asks and tells; nothing of it may raise."""
+
+    #: Whether ClientService logs each attempt to come.
+    logs_retries: bool
 
     def attempt(self) -> Deferred[AMQPProtocol]:
         """Connect to one host; fires with an open connection."""
@@ -81,7 +86,7 @@ class ConnectionLoop:
         self._recovery_timeout = recovery_timeout
         factory = Factory.forProtocol(_StandIn)
         factory.noisy = False
-        self._service = ClientService(
+        self._service = _Service(
             self, factory, retryPolicy=self._retry_policy, clock=clock, prepareConnection=self._prepare
         )
         self._is_stopping = False
@@ -107,6 +112,7 @@ class ConnectionLoop:
 
     def start(self) -> None:
         """Begin; once."""
+        self._service.logs_retries = self._owner.logs_retries
         self._service.startService()
 
     def stop(self) -> Deferred[None]:
@@ -268,6 +274,22 @@ class ConnectionLoop:
         elif self._is_made:
             assert self._protocol is not None
             self._owner.made(self._protocol)
+
+
+class _ServiceLog(Logger):
+    """The log of a ClientService; the next attempt is all it tells at info level."""
+
+    def info(self, format: str | None = None, **kwargs: object) -> None:
+        """Twisted: tell of the next attempt, unless somebody else does."""
+        if getattr(self.source, "logs_retries", True):
+            super().info(format, **kwargs)
+
+
+class _Service(ClientService):
+    """With a log that can be quiet.  Should Twisted name that in another way one day, the lines are back, no more."""
+
+    _log = _ServiceLog()
+    logs_retries = True
 
 
 class _StandIn(StreamProtocol):

@@ -74,8 +74,13 @@ def without_traceback(error: BaseException) -> BaseException:
 
 
 class ObservableState:
-    """The part of a ReconnectingConnection that shows what happens: its state, callbacks, history, an iterator."""
+    """The part of a ReconnectingConnection that shows what happens: its state, callbacks, history, an iterator.
 
+    logs_retries: bool -- whether each attempt to come is a line in the log, at info level; default True.  To be set
+        before the start, by who logs the changes of state in its own words.
+    """
+
+    logs_retries = True
     _log = Logger(namespace="txmsg.amqp.recovery")
 
     def __init__(self) -> None:
