@@ -85,6 +85,21 @@ class PublisherTests(PublisherCase):
         self.assertIsInstance(outcome.error, PublishNacked)
         self.assertEqual(publisher.report().nacked, 1)
 
+    def test_nacked_after_a_loss(self) -> None:
+        """R2: the refusal of a copy says nothing of the first one."""
+        publisher = self.start()
+        self.broker.faults.lose()
+        outcome = Outcome(publisher.publish("", "jobs", b"x"))
+        self.clock.pump([0] * 10)
+        self.broker.faults.clear()
+        self.broker.faults.nack()
+        self.lose()
+        self.advance(3)
+        self.assertIsInstance(outcome.error, PublishUnconfirmed)
+        assert isinstance(outcome.error, PublishUnconfirmed)
+        self.assertIsInstance(outcome.error.cause, PublishNacked)
+        self.assertEqual(publisher.report().unconfirmed, 1)
+
     def test_not_encodable(self) -> None:
         """R21: what cannot be sent fails at once, and nothing else does."""
         publisher = self.start()

@@ -140,6 +140,7 @@ class PublisherOutbox:
         """Write a publication to an open channel that takes it; False if it could not be written there."""
         was_written = publication.is_written
         publication.is_written = True
+        publication.is_repeated = was_written
         try:
             if not channel.publish_encoded(
                 publication,
@@ -222,7 +223,11 @@ class PublisherOutbox:
         if isinstance(error, PublishReturned):
             self._finish(publication, "returned", error)
         elif isinstance(error, PublishNacked):
-            self._finish(publication, "nacked", error)
+            if publication.is_repeated:
+                text = "a copy was refused; what became of the one that was under way at a loss is not known"
+                self._finish(publication, "unconfirmed", PublishUnconfirmed(text, error))
+            else:
+                self._finish(publication, "nacked", error)
             self._nacked()
         else:
             self._came_back(publication, error)

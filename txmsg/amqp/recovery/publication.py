@@ -25,6 +25,7 @@ class Publication:
     is_mandatory: bool.   key, body -- what a return is recognised by, as in :class:`MandatoryPublish`.
     deadline: float -- on the publisher's clock.   size: int -- bytes it counts for against the bound.
     is_written: bool -- whether it has ever left: then nobody knows without the broker's answer.
+    is_repeated: bool -- whether it has been written again after a loss.
     is_suspect: bool -- whether it was among those in flight when the broker closed the channel because of one.
     called: bool -- whether it has its outcome.   deferred: who waits for that.
     """
@@ -37,6 +38,7 @@ class Publication:
         "deferred",
         "exchange",
         "is_mandatory",
+        "is_repeated",
         "is_suspect",
         "is_written",
         "message_id",
@@ -70,6 +72,7 @@ class Publication:
         self.deadline = deadline
         self.size = size
         self.is_written = False
+        self.is_repeated = False
         self.is_suspect = False
         self.called = False
         self.deferred: Deferred[str] = Deferred(self._cancelled)

@@ -130,7 +130,8 @@ class Publisher(PublisherOutbox):
           channel or the connection because of this very message (of several in flight at once, with `on_loss="fail"`,
           all fail with it);
         - PublishTimeout -- written, and not confirmed before the deadline: the outcome is unknown;
-        - PublishUnconfirmed -- the same, because of a loss with `on_loss="fail"`, or because the publisher was closed;
+        - PublishUnconfirmed -- the same, because of a loss with `on_loss="fail"`, because the publisher was closed, or
+          because the broker refused a copy after a loss (the first one may have been taken);
         - NotSent, Overloaded -- nothing has left: publishing again is safe;
         - EncodeError -- it cannot be sent as it is; ConfigurationError -- for a timeout that is none.
 

@@ -200,7 +200,6 @@ PROGRAMS: Final = (
                 declare("amq."),
                 declare("amq.x"),
                 declare("amq.gen-abc", exclusive=True),
-                declare("nul\0name"),
                 declare(""),
                 declare("", exclusive=True),
                 declare(LAST_GENERATED, exclusive=True),
