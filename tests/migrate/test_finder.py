@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import textwrap
 import unittest
+import warnings
 
 from txmsg.migrate.finder import find_uses
 
@@ -68,6 +69,45 @@ class PikaTests(unittest.TestCase):
             with self.subTest(source):
                 self.assertIn((2, "pika", what), found(source))
 
+    def test_star(self) -> None:
+        """`from ... import *` brings the names in."""
+        base = "pika.adapters.twisted_connection"
+        source = f"from {base} import *\nTwistedProtocolConnection(None)\nos.path\n"
+        self.assertEqual(found(source), [(1, "pika", base), (2, "pika", f"{base}.TwistedProtocolConnection")])
+        source = "from txmsg.compat.txamqp.client import *\nclass Mine(TwistedDelegate): pass\n"
+        self.assertEqual(found(source)[1:], [(2, "txamqp", "txamqp.client.TwistedDelegate")])
+
+    def test_callbacks(self) -> None:
+        """A method that is handed on; one of a word that means much is left alone."""
+        source = """\
+            from pika.adapters import twisted_connection
+            started.addCallback(channel.basic_ack, multiple=True)
+            river.flow
+            """
+        self.assertEqual([use[::2] for use in found(source)[1:]], [(2, ".basic_ack()")])
+
+    def test_channels_from_elsewhere(self) -> None:
+        """A channel that another module of the program holds."""
+        source = """\
+            import app, signals
+            from app import channel
+            from pika.adapters import twisted_connection
+            channel.basic_ack(1)
+            app.channel.queue_declare("q")
+            signals.flow()
+            """
+        self.assertEqual([use[::2] for use in found(source)[1:]], [(4, ".basic_ack()"), (5, ".queue_declare()")])
+
+    def test_names_in_two_places(self) -> None:
+        source = """\
+            import pika.adapters.twisted_connection
+            x = pika.connection.URLParameters("amqp://")
+            protocol.closed.addBoth(print)
+            """
+        self.assertEqual(
+            [use[::2] for use in found(source)[1:]], [(2, "pika.connection.URLParameters"), (3, ".closed")]
+        )
+
     def test_strings(self) -> None:
         """What mock.patch is given."""
         source = """\
@@ -87,6 +127,8 @@ class PikaTests(unittest.TestCase):
         source = "def send(channel):\n    channel.basic_publish('', 'q', b'')\n    channel.ready\n"
         self.assertEqual(found(source), [])
         self.assertEqual(found(source, is_meant=True), [(2, "pika", ".basic_publish()")])
+        source = "channel.channel_open()\nriver.flow()\nthreads.queue()\n"
+        self.assertEqual(found(source, is_meant=True), [(1, "txamqp", ".channel_open()")])
 
 
 class TxAMQPTests(unittest.TestCase):
@@ -146,6 +188,12 @@ class SourceTests(unittest.TestCase):
         source = "import txamqp.spec\nx = a" + ".b" * 5000 + "\n"
         with contextlib.suppress(RecursionError, MemoryError):
             self.assertEqual(len(find_uses(source)), 1)
+
+    def test_warnings(self) -> None:
+        r"""Old source is full of "\d", which is neither an error nor to be told."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.assertEqual(len(find_uses('import txamqp\nx = "\\d"\n')), 1)
 
     def test_not_python(self) -> None:
         self.assertRaises(SyntaxError, find_uses, "print 'hello'")

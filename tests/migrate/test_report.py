@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from tests.source import ROOT
 from txmsg import __version__
 from txmsg.cli import main
-from txmsg.migrate.report import ERROR, FOUND, NOTHING
+from txmsg.migrate.report import ERROR, FOUND, NOTHING, run
 from txmsg.migrate.table import TXAMQP
 
 USE = "from txamqp.protocol import AMQClient\n"
@@ -57,7 +60,7 @@ class CommandTests(unittest.TestCase):
     def test_folder(self) -> None:
         """Python files of any kind, in order; no hidden folders, no caches, no virtual environments."""
         wanted = [self.write(name) for name in ("b/c.py", "b/z.tac", "d.py")]
-        for name in (".git/e.py", "__pycache__/f.py", "venv/lib/g.py", "b/notes.txt"):
+        for name in (".git/e.py", "__pycache__/f.py", "venv/lib/g.py", "conda/conda-meta/h", "conda/i.py", "notes.txt"):
             self.write(name)
         self.write("venv/pyvenv.cfg", "")
         code, lines, _ = self.call(self.folder)
@@ -75,6 +78,42 @@ class CommandTests(unittest.TestCase):
         self.assertIn(f"{old}:2: not source of this Python", errors)
         self.assertIn("binary.py", errors)
         self.assertIn("missing.py: No such file", errors)
+
+    def test_not_files(self) -> None:
+        """Pipes, folders that are called like files, and links to nowhere or to where we are, are passed by."""
+        path = self.write("a.py")
+        os.mkfifo(self.folder / "pipe.py")
+        (self.folder / "folder.py").mkdir()
+        for name, target in ((".#a.py", "nobody@nowhere"), ("loop.py", "loop.py"), ("above", ".")):
+            (self.folder / name).symlink_to(target)
+        code, lines, errors = self.call(self.folder)
+        self.assertEqual((code, len(lines), errors), (FOUND, 1, "1 uses in 1 of 1 files\n"))
+        self.assertIn(str(path), lines[0])
+
+    def test_folder_that_cannot_be_listed(self) -> None:
+        """It may hold anything: an error."""
+        self.write("good.py", "")
+        closed = self.write("closed/a.py").parent
+        scandir = os.scandir
+
+        def scan(folder: str) -> object:
+            if str(folder) == str(closed):
+                raise PermissionError(errno.EACCES, "Permission denied", folder)
+            return scandir(folder)
+
+        with mock.patch("os.scandir", scan):
+            code, lines, errors = self.call(self.folder)
+        self.assertEqual((code, lines), (ERROR, []))
+        self.assertEqual(errors, f"{closed}: Permission denied\n0 uses in 0 of 1 files\n")
+
+    def test_names_that_no_encoding_has(self) -> None:
+        """A file's name is octets."""
+        self.write("a.py").rename(os.fsdecode(os.fsencode(self.folder) + b"/\xff.py"))
+        for encoding in ("utf-8", "ascii"):
+            out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+            self.assertEqual(run([str(self.folder)], out, io.StringIO()), FOUND)
+            out.seek(0)
+            self.assertIn("\\udcff.py:1: uses txamqp", out.read())
 
     def test_other_encodings(self) -> None:
         """The file's own declaration counts."""

@@ -1,13 +1,14 @@
 """Finding the uses of an old library in source, with `ast`; nothing is imported and nothing is run.
 
 A file is meant when it imports the library, or our drop-in for it.  In such a file are reported: what is imported and
-used of the library under any alias, methods of its channels by name, on whatever they are called, what its subclasses
-override, and strings that name its modules (`mock.patch("txamqp.protocol.AMQClient")`).
+used of the library under any alias, methods of its channels by name, on whatever they are called and as callbacks, what
+its subclasses override, and strings that name its modules (`mock.patch("txamqp.protocol.AMQClient")`).
 """
 
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -72,8 +73,17 @@ class _File:
             for alias in node.names:
                 name = self._actual(f"{node.module}.{alias.name}")
                 names.append(name)
-                self._aliases[alias.asname or alias.name] = name
+                if alias.name == "*":
+                    self._import_all(name[: -len(".*")])
+                else:
+                    self._aliases[alias.asname or alias.name] = name
         return names
+
+    def _import_all(self, module: str) -> None:
+        """`from module import *`: the names of ours that are in it."""
+        for name in self._names:
+            if name.rpartition(".")[0] == module:
+                self._aliases.setdefault(name.rpartition(".")[2], name)
 
     def _dotted(self, node: ast.expr) -> str:
         """The dotted name of an expression, aliases resolved; "" for anything else."""
@@ -116,9 +126,7 @@ class _File:
             return True
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             # The line of the name, which in a chain of calls is not that of the expression.
-            row = self._other.get(("method", node.func.attr))
-            if row is not None and not self._dotted(node.func):
-                self._note_at(node.func.end_lineno or node.lineno, row)
+            self._method(node.func)
         elif isinstance(node, ast.Attribute):
             return self._attribute(node)
         elif isinstance(node, ast.Name):
@@ -148,7 +156,18 @@ class _File:
             name = name.rpartition(".")[0] if any(_is_within(name, also) for also in self._library.also) else ""
         if isinstance(node.ctx, ast.Load):
             self._note(node, self._other.get(("attribute", node.attr)))
+            if "_" in node.attr:  # d.addCallback(channel.basic_ack); other words mean too much where nothing is called
+                self._method(node)
         return False
+
+    def _method(self, node: ast.Attribute) -> None:
+        row = self._other.get(("method", node.attr))
+        name = self._dotted(node)
+        # Of what is imported from elsewhere, `app.channel.basic_ack` is a channel's, and `signals.flow` is not.
+        is_other = bool(name) and "_" not in node.attr
+        if row is not None and not is_other and not _is_within(name, self._library.module):
+            # The line of the name, which in a chain of calls is not that of the expression.
+            self._note_at(node.end_lineno or node.lineno, row)
 
     def _note_at(self, line: int, row: Row) -> None:
         self._found.setdefault((line, row.shown), Use(line, self._library, row))
@@ -161,10 +180,18 @@ def find_uses(source: str | bytes, name: str = "<source>", *, is_meant: bool = F
 
     Raises SyntaxError or ValueError for what is not source of this Python.
     """
-    tree = ast.parse(source, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of "\d" and the like, which nobody has asked about
+        tree = ast.parse(source, name)
     imported: list[Use] = []
     for library in LIBRARIES:
         imported += _File(tree, library).uses(is_meant=False)
     if not imported and is_meant:
-        imported += [use for use in _File(tree, LIBRARIES[0]).uses(is_meant=True) if use.row.kind == "method"]
+        known: set[tuple[int, str]] = set()
+        for library in LIBRARIES:
+            for use in _File(tree, library).uses(is_meant=True):
+                # Whose channel it is, is not to be known: what both have is told once.
+                if use.row.kind == "method" and "_" in use.row.old and (use.line, use.row.old) not in known:
+                    known.add((use.line, use.row.old))
+                    imported.append(use)
     return sorted(imported, key=lambda use: (use.line, use.library.name, use.row.shown))
