@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import error as twisted_error
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.compat.txamqp.cases import OverBroker, OverRabbitMQ, TxAMQPCase, outcomes, pause, settle
+from tests.compat.txamqp.cases import OverBroker, OverRabbitMQ, TxAMQPCase, outcomes, pause, reactor, settle
 from txmsg.compat.txamqp.client import (
     AlreadyFiredError,
     ChannelClosed,
@@ -87,6 +88,22 @@ class ClientCases(TxAMQPCase):
             self.assertIsNone(client.response, "the password is not kept")
             await client.close()
 
+    async def test_logs_in_with_bytes(self) -> None:
+        """As programs of Python 2's time do."""
+        for mechanism in ("AMQPLAIN", "PLAIN"):
+            client = await self.tx_transport()
+            await client.authenticate(b"guest", b"guest", mechanism)
+
+    async def test_response_that_cannot_be_sent(self) -> None:
+        """It ends the opening at once, also when it comes behind connection.start; nothing is logged."""
+        for is_late in (False, True):
+            client = await self.tx_transport()
+            if is_late:
+                await self.until(lambda client=client: client._login)
+            error = await self.failure(client.start({"LOGIN": "guest", "PASSWORD": None}), Closed)
+            self.assertIn("password", str(error))
+            self.assertTrue(client.closed)
+
     async def test_logs_in_late(self) -> None:
         """connection.start may come before authenticate is called (txamqp: AttributeError, and nothing for ever)."""
         client = await self.tx_transport()
@@ -146,6 +163,15 @@ class ClientCases(TxAMQPCase):
         await client.close()
         await self.failure((await client.queue("another")).get(), QueueClosed)
         await self.failure((await self.channel_of(client, 9)).channel_open(), Closed)
+
+    async def test_close_that_is_cancelled(self) -> None:
+        """The connection ends all the same, and its limit with it."""
+        client = await self.tx_connect()
+        closing = client.close(within=300)
+        closing.cancel()
+        self.assertIsInstance(await settle(closing), CancelledError)
+        self.assertTrue(await client.disconnected.wait())
+        self.assertEqual([call for call in reactor.getDelayedCalls() if call.func == client.native.abort], [])
 
     async def test_close_with_unfetched_deliveries(self) -> None:
         """What the broker delivers again is not handed out any more; with no_ack, where it does not, it is."""
@@ -332,6 +358,13 @@ class SilentBrokerTests(SynchronousTestCase):
         client.connectionLost(Failure(twisted_error.ConnectionLost()))
         self.successResultOf(client.disconnected.wait())
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_no_password(self) -> None:
+        """What a program forgot to set is told at once, and not sent as "None"."""
+        client = AMQClient(TwistedDelegate(), "/", clock=Clock())
+        for mechanism in ("AMQPLAIN", "PLAIN"):
+            self.failureResultOf(client.authenticate("guest", None, mechanism), TypeError)
+        client.close()
 
     def test_close_before_there_is_a_connection(self) -> None:
         client = AMQClient(TwistedDelegate(), "/", clock=Clock())

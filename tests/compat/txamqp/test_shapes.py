@@ -188,7 +188,14 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual(memory.tcpClients[0][:2], ("secure", 5671))
 
     def test_refused(self) -> None:
-        self.assertRaises(ValueError, AMQEndpoint.from_uri, None, "http://h")
+        for uri in (
+            "http://h",
+            "amqp://h?tls=1",
+            "amqps://h?cacertfile=x",
+            "amqp://h?host=other",
+            "amqp://h?heartbeat=x",
+        ):
+            self.assertRaises(ValueError, AMQEndpoint.from_uri, None, uri)
         self.assertNotIn("hush", repr(AMQEndpoint.from_uri(None, "amqp://me:hush@h")))
 
 

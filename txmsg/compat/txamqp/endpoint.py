@@ -15,10 +15,12 @@ from twisted.python.failure import Failure
 
 from txmsg.amqp import TLSOptions
 from txmsg.compat.txamqp.protocol import AMQClient
+from txmsg.errors import clip
 
 __all__ = ["AMQEndpoint"]
 
-_NUMBERS = {"heartbeat": int, "timeout": float}
+#: What may stand behind the "?" of a URI.
+_OPTIONS = {"heartbeat": int, "timeout": float, "auth_mechanism": str, "username": str, "password": str}
 
 
 class AMQEndpoint:
@@ -56,15 +58,19 @@ class AMQEndpoint:
     def from_uri(cls, reactor: Any, uri: str) -> AMQEndpoint:
         """An endpoint for amqp://user:password@host:port/vhost?heartbeat=10, or amqps://.
 
-        Further options: auth_mechanism, timeout.  Without a virtual host it is "/".
+        Further options: auth_mechanism, timeout, username, password.  Without a virtual host it is "/".
+
+        ValueError for another scheme or option: one that nobody heeds could be about TLS.
         """
         parts = urlsplit(uri)
         if parts.scheme not in ("amqp", "amqps"):
             raise ValueError("an AMQP URI begins with amqp:// or amqps://")
         is_tls = parts.scheme == "amqps"
-        given: dict[str, Any] = {
-            name: _NUMBERS.get(name, str)(value) for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        }
+        given: dict[str, Any] = {}
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+            if name not in _OPTIONS:
+                raise ValueError(f"an AMQP URI has no option {clip(repr(name))} here; there are {', '.join(_OPTIONS)}")
+            given[name] = _OPTIONS[name](value)
         if parts.username is not None:
             given["username"] = unquote(parts.username)
             given["password"] = unquote(parts.password or "")

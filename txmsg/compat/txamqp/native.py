@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from txmsg.compat.txamqp.channel import AMQChannel
     from txmsg.compat.txamqp.protocol import AMQClient
 
-__all__ = ["NativeChannel", "NativeConnection", "native_credentials", "native_parameters"]
+__all__ = ["NativeChannel", "NativeConnection", "native_credentials", "native_parameters", "text_of"]
 
 _NO_LIMIT = 2**62
 
@@ -52,22 +52,23 @@ class _OtherCredentials:
 def native_credentials(mechanism: str, response: Any) -> Any:
     """Our credentials for the response that a program gives: a dict for AMQPLAIN, or the text itself."""
     if isinstance(response, dict):
-        return AMQPlainCredentials(_text(response["LOGIN"]), _text(response["PASSWORD"]))
+        return AMQPlainCredentials(text_of(response["LOGIN"]), text_of(response["PASSWORD"]))
     octets = response.encode("utf-8") if isinstance(response, str) else bytes(response or b"")
     parts = octets.split(b"\0")
     if mechanism == "PLAIN" and len(parts) == 3 and not parts[0] and parts[1]:
-        return PlainCredentials(_text(parts[1]), _text(parts[2]))
+        return PlainCredentials(text_of(parts[1]), text_of(parts[2]))
     return _OtherCredentials(mechanism, octets)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> Any:
+    """A name or secret as text: programs of Python 2's time give bytes."""
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def native_parameters(vhost: Any, heartbeat: int, opening: float, reply: float | None) -> ConnectionParameters:
     """The parameters of an AMQClient: what txamqp does not have is switched off."""
     return ConnectionParameters(
-        virtual_host=_text(vhost),
+        virtual_host=text_of(vhost),
         channel_max=65535,
         heartbeat=max(0, min(int(heartbeat), 65535)),
         handshake_timeout=opening,

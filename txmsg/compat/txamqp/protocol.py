@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import error as twisted_errors
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
@@ -20,7 +20,7 @@ from txmsg.compat.txamqp.channel import AMQChannel
 from txmsg.compat.txamqp.client import ChannelClosed, Closed, ConnectionClosed, TwistedEvent, closed_error
 from txmsg.compat.txamqp.message import Message, closing_message, message_of
 from txmsg.compat.txamqp.methods import values_of
-from txmsg.compat.txamqp.native import NativeConnection, native_credentials, native_parameters
+from txmsg.compat.txamqp.native import NativeConnection, native_credentials, native_parameters, text_of
 from txmsg.compat.txamqp.queue import TimeoutDeferredQueue
 from txmsg.compat.txamqp.spec import SPEC, Method, Spec, method_named
 from txmsg.errors import ConnectionClosed as NativeConnectionClosed
@@ -142,21 +142,26 @@ class AMQClient(Protocol):
     ) -> Deferred[Message]:
         """Log in with a name and a password; fires when the connection is open.
 
+        username, password: str, or bytes of UTF-8; TypeError for anything else.
         mechanism: "AMQPLAIN" or "PLAIN"; ValueError for another.
 
         Fails with ConnectionClosed if the broker refuses the login (403) or the virtual host (530), and with Closed if
         the connection is lost or does not get open within 30 seconds.
         """
+        for given in (username, password):
+            if not isinstance(given, str | bytes):
+                return fail(TypeError(f"a name and a password are text, not {type(given).__name__}"))
         if mechanism == "AMQPLAIN":
             return self.start({"LOGIN": username, "PASSWORD": password}, mechanism, locale)
         if mechanism == "PLAIN":
-            return self.start(f"\0{username}\0{password}", mechanism, locale)
+            return self.start(f"\0{text_of(username)}\0{text_of(password)}", mechanism, locale)
         return maybeDeferred(_refuse_mechanism, mechanism)
 
     def start(self, response: Any, mechanism: str = "AMQPLAIN", locale: str = "en_US") -> Deferred[Message]:
         """Log in with a response of the program's own: a dict of LOGIN and PASSWORD, or the text of a mechanism.
 
-        Fires with connection.open-ok when the connection is open; fails as `authenticate`.
+        Fires with connection.open-ok when the connection is open; fails as `authenticate`, and with Closed for a
+        response that cannot be sent.
         """
         self.response, self.mechanism, self.locale = response, mechanism, locale
         self._is_login_known = True
@@ -271,7 +276,15 @@ class AMQClient(Protocol):
             if method.python_name.endswith("_ok"):
                 return None  # it has been sent already
             raise EncodeError(f"{method.klass.name}.{method.name} is nothing for channel 0 of a client")
-        return special(values_of(method, args))
+        try:
+            return special(values_of(method, args))
+        except Exception as error:
+            if method.python_name not in ("connection_start_ok", "connection_tune_ok"):
+                raise
+            # The opening would wait for an answer that nobody can give any more: it ends with this error, which
+            # whoever logs in is told.  The delegate's call, which nobody looks at, is no second place for it.
+            self.native.drop(error)
+            return None
 
     def _failed(self, failure: Failure) -> Failure:
         if isinstance(failure.value, NativeConnectionClosed):
@@ -320,7 +333,8 @@ class AMQClient(Protocol):
             if limit.active():
                 limit.cancel()
 
-        return ended.addCallback(done)
+        self.native.when_closed().addCallback(done)  # not of `ended`, which may be cancelled
+        return ended.addCallback(lambda _: None)
 
     def do_close(self, reason: Any) -> None:
         """Close all channels and queues, and tell the delegate; once.  For the delegate's `connection_close`."""
