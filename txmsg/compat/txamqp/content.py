@@ -15,7 +15,15 @@ from twisted.logger import Logger
 from txmsg.amqp import BasicProperties, UndecodableProperties
 from txmsg.errors import EncodeError, clip
 
-__all__ = ["Content", "ContentReader", "Properties", "native_properties", "received_content"]
+__all__ = [
+    "Content",
+    "ContentReader",
+    "Properties",
+    "as_text",
+    "native_properties",
+    "received_content",
+    "with_text_keys",
+]
 
 _log = Logger(namespace="txmsg.compat.txamqp")
 
@@ -29,6 +37,21 @@ _known: dict[tuple[Any, ...], BasicProperties] = {}
 
 def _key(name: str) -> str:
     return name.replace(" ", "-").replace("_", "-") if isinstance(name, str) else name
+
+
+def as_text(value: Any) -> Any:
+    """A short string as text: txamqp takes bytes for it as well.  What is not UTF-8 stays, and cannot be sent."""
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
+
+
+def with_text_keys(table: Any) -> Any:
+    """A table whose own keys may be bytes, as with txamqp."""
+    if isinstance(table, Mapping) and any(isinstance(key, bytes) for key in table):
+        return {as_text(key): value for key, value in table.items()}
+    return table
 
 
 class Properties(dict[str, Any]):
@@ -121,7 +144,8 @@ class Content:
 def native_properties(content: Any) -> BasicProperties | None:
     """The properties of a Content as ours; None where there are none.
 
-    What is no property of the protocol is logged and left out, as txamqp does.  EncodeError for children.
+    What is no property of the protocol is logged and left out, as txamqp does.  EncodeError for children.  Bytes are as
+    good as text for short strings and for the keys of headers.
     """
     if content.children:
         raise EncodeError("AMQP 0-9-1 has no content with children")
@@ -141,7 +165,7 @@ def native_properties(content: Any) -> BasicProperties | None:
         if native is None:
             _log.warn("unknown message property {name!r}; it is not sent", name=clip(str(name)))
         elif value is not None:
-            found[native] = value
+            found[native] = with_text_keys(value) if native == "headers" else as_text(value)
     made = BasicProperties(**found)
     # True equals 1, and is not to be found in its place.
     if key is not None and len(found) == len(key) and all(type(value) in (str, int) for value in found.values()):

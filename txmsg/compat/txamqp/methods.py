@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
+from txmsg.compat.txamqp.content import with_text_keys
 from txmsg.compat.txamqp.spec import SPEC, Method, pythonize
 
 __all__ = ["MethodsByName", "bind", "values_of"]
@@ -49,7 +50,7 @@ def values_of(method: Method, args: Any) -> dict[str, Any]:
         elif field.type == "shortstr" and isinstance(value, bytes):
             value = value.decode("utf-8")
         elif field.type == "table":
-            value = dict(value)
+            value = with_text_keys(dict(value))
         values[name] = value
     return values
 
