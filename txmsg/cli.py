@@ -17,7 +17,7 @@ from txmsg.migrate import run
 
 __all__ = ["main"]
 
-_EPILOG = "Exit status: 0 nothing is left to move, 1 something is, 2 a file could not be read."
+_EPILOG = "Exit status: 0 nothing is left to move, 1 something is, 2 a file or folder could not be read."
 
 
 def _parser() -> argparse.ArgumentParser:

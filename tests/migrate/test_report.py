@@ -49,7 +49,7 @@ class CommandTests(unittest.TestCase):
             (
                 FOUND,
                 [f"{path}:2: uses txamqp.protocol.AMQClient -> {row.native}; see docs/moving-from-txamqp.md"],
-                "1 uses in 1 of 1 files\n",
+                "1 use in 1 of 1 files\n",
             ),
         )
 
@@ -87,7 +87,7 @@ class CommandTests(unittest.TestCase):
         for name, target in ((".#a.py", "nobody@nowhere"), ("loop.py", "loop.py"), ("above", ".")):
             (self.folder / name).symlink_to(target)
         code, lines, errors = self.call(self.folder)
-        self.assertEqual((code, len(lines), errors), (FOUND, 1, "1 uses in 1 of 1 files\n"))
+        self.assertEqual((code, len(lines), errors), (FOUND, 1, "1 use in 1 of 1 files\n"))
         self.assertIn(str(path), lines[0])
 
     def test_folder_that_cannot_be_listed(self) -> None:

@@ -11,7 +11,7 @@ from txmsg.migrate.finder import find_uses
 
 __all__ = ["ERROR", "FOUND", "NOTHING", "python_files", "run"]
 
-#: Exit codes: nothing is left to move; something is; a file could not be read.
+#: Exit codes: nothing is left to move; something is; a file or folder could not be read.
 NOTHING, FOUND, ERROR = 0, 1, 2
 
 
@@ -75,5 +75,5 @@ def run(paths: Iterable[str], out: TextIO, err: TextIO, *, all_files: bool = Fal
             for use in found:
                 text = f"{path}:{use.line}: uses {use.row.shown} -> {use.row.native}; see {use.library.page}\n"
                 out.write(_printable(text, out))
-    err.write(f"{uses} uses in {used_in} of {looked_at} files\n")
+    err.write(f"{uses} {'use' if uses == 1 else 'uses'} in {used_in} of {looked_at} files\n")
     return ERROR if is_error else FOUND if uses else NOTHING
