@@ -167,6 +167,23 @@ class TxAMQPTests(unittest.TestCase):
             ],
         )
 
+    def test_variables_that_are_called_like_modules(self) -> None:
+        """txamqp's modules have the names that programs give to what is in them."""
+        source = """\
+            from txamqp import content, queue
+            def body(content):
+                return content.body
+            async def run(client):
+                queue = await client.queue("tag")
+                await queue.get()
+            body = content.Content("x")
+            error = queue.Closed.__name__
+            """
+        self.assertEqual(
+            [use[::2] for use in found(source)[1:]],
+            [(5, ".queue()"), (7, "txamqp.content.Content"), (8, "txamqp.queue.Closed")],
+        )
+
     def test_drop_in(self) -> None:
         """Who has moved in is told what is left to do."""
         source = "from txmsg.compat.txamqp.protocol import AMQClient\n"

@@ -40,6 +40,12 @@ class _File:
         self._names = {row.old: row for row in library.rows if row.kind == "name"}
         self._other = {(row.kind, row.old): row for row in library.rows if row.kind != "name"}
         self._found: dict[tuple[int, str], Use] = {}
+        #: Names that are variables somewhere in the file: `from txamqp import content`, and then `content = ...`.
+        self._variables = {
+            node.arg if isinstance(node, ast.arg) else node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.arg) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        }
 
     def uses(self, is_meant: bool) -> Iterator[Use]:
         """All uses, by line; none if the library is not imported, unless `is_meant` says to look all the same."""
@@ -93,14 +99,19 @@ class _File:
             node = node.value
         if not isinstance(node, ast.Name) or node.id not in self._aliases:
             return ""
-        return self._actual(".".join([self._aliases[node.id], *reversed(parts)]))
+        name = self._actual(".".join([self._aliases[node.id], *reversed(parts)]))
+        # Of what may be a variable only that is ours which has a row: content.Content, and not content.body.
+        is_certain = node.id not in self._variables or self._row_of(name) not in (
+            None,
+            self._names[self._library.module],
+        )
+        return name if is_certain else ""
 
     def _row_of(self, name: str) -> Row | None:
-        """The row of a dotted name; for one that has none, that of the library's module around it."""
-        row = self._names.get(name)
-        if row is None and _is_within(name, self._library.module):
-            row = self._names[self._library.module]
-        return row
+        """The row of a dotted name; for one that has none, that of what it is an attribute of, or of the module."""
+        while name and name not in self._names:
+            name = name.rpartition(".")[0]
+        return self._names.get(name)
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -149,11 +160,8 @@ class _File:
         return self._row_of(name) if is_dotted and _is_within(name, self._library.module) else None
 
     def _attribute(self, node: ast.Attribute) -> bool:
-        name = self._dotted(node)
-        while name:  # an attribute of a thing of the library is a use of the thing
-            if name in self._names or _is_within(name, self._library.module):
-                return self._note(node, self._row_of(name))
-            name = name.rpartition(".")[0] if any(_is_within(name, also) for also in self._library.also) else ""
+        if self._note(node, self._row_of(self._dotted(node))):
+            return True  # an attribute of a thing of the library is a use of the thing
         if isinstance(node.ctx, ast.Load):
             self._note(node, self._other.get(("attribute", node.attr)))
             if "_" in node.attr:  # d.addCallback(channel.basic_ack); other words mean too much where nothing is called

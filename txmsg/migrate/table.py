@@ -6,7 +6,7 @@ The command and the pages docs/moving-from-*.md are made from these rows.  After
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 __all__ = ["LIBRARIES", "PIKA", "TXAMQP", "Kind", "Library", "Row"]
@@ -43,8 +43,7 @@ class Library:
 
     name: str -- "pika".   module: str -- who imports this, or something in it, is meant.
     drop_in: str -- our module for its users, which counts as `module`.   page: str -- the page about it.
-    also: tuple of str -- packages whose names count in a file that imports `module`.
-    rows: tuple of Row.
+    rows: tuple of Row -- all of them count in a file that imports `module`.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Library:
     drop_in: str
     page: str
     rows: tuple[Row, ...]
-    also: tuple[str, ...] = field(default=())
 
 
 #: Methods of a channel that both libraries and txmsg have, and how they are called now.
@@ -156,7 +154,6 @@ PIKA: Final = Library(
         Row("name", "pika.exceptions.UnroutableError", "txmsg.errors.PublishReturned"),
         Row("name", "pika.exceptions.NoFreeChannels", "txmsg.errors.ChannelLimitReached"),
     ),
-    also=("pika",),
 )
 
 TXAMQP: Final = Library(
