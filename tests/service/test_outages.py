@@ -118,7 +118,7 @@ class StartTests(ServiceCase):
 
 class OutageTests(ServiceCase):
     def test_restarts_under_load(self) -> None:
-        """Issue, R9, R22, F1: killed again and again; nothing is lost, and it goes on."""
+        """R9, R22, F1, peers 14: killed again and again; nothing is lost, and it goes on consuming."""
         handled: list[bytes] = []
 
         def handler(delivery: Any) -> Any:

@@ -186,7 +186,7 @@ class ConnectTests(WorldTestCase):
 
 
 class RecoverTests(WorldTestCase):
-    """A lost connection comes back (R9)."""
+    """R9, peers 4: a lost connection comes back."""
 
     def test_every_way_to_lose_it(self) -> None:
         """Closed by an operator, cut, asked for: a new connection, members told."""

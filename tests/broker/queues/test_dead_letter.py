@@ -202,7 +202,7 @@ class LetterTests(QueueTestCase):
         )
 
     def test_rejected(self) -> None:
-        """F18: reject without requeue; the journal and the counts know that it left."""
+        """Rejected without requeue; the journal and the counts know that it left."""
         queue, dead = self.dead_lettering("q", "dead"), self.queue("dead")
         self.put(queue, b"1")
         queue.reject(self.get(queue))

@@ -406,7 +406,7 @@ class ConsumingCases(PikaCase):
         channel.basic_ack(1)
 
     async def test_properties_of_every_kind(self) -> None:
-        """F13, 24.13: there and back in pika's types; what is falsy is present; each message has its own object."""
+        """24.13: there and back in pika's types; what is falsy is present; each message has its own object."""
         channel = await self.pika_channel()
         name = await self.pika_queue(channel)
         moment = datetime(2020, 2, 3, 4, 5, 6, tzinfo=UTC)

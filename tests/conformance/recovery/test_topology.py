@@ -124,7 +124,7 @@ class RecoveredTopologyCases(RecoveryCase):
 
 
 class RecoveredTopologyOverRabbitMQ(OverRabbitMQ, RecoveredTopologyCases):
-    """On RabbitMQ, which also says what it has."""
+    """peers 26: on RabbitMQ, which also says what it has."""
 
     timeout = 120
 
