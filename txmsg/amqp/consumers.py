@@ -28,13 +28,37 @@ from txmsg.errors import ChannelWrongState, clip
 if TYPE_CHECKING:
     from txmsg.amqp.channel import Channel
 
-__all__ = ["Consumer", "DeliveryCallback"]
+__all__ = ["Consumer", "DeliveryCallback", "DeliveryReader"]
 
 #: A handler of deliveries: its result is None, a Deferred, or a coroutine (which is then run).
 DeliveryCallback = Callable[[Delivery], "Deferred[Any] | Coroutine[Any, Any, Any] | None"]
 
 
-class Consumer:
+class DeliveryReader:
+    """What a consumer without a callback is read by: `await get()`, or `async for`.
+
+    consumer_tag: str.   queue: ClosableDeferredQueue[Delivery] | None -- None for a consumer with a callback.
+    """
+
+    consumer_tag: str
+    queue: ClosableDeferredQueue[Delivery] | None
+
+    def get(self) -> Deferred[Delivery]:
+        """The next delivery; fails with the reason once the consumer has ended.  May be cancelled.
+
+        A consumer with a callback has no queue: ChannelWrongState.
+        """
+        if self.queue is None:
+            return fail(ChannelWrongState(f"consumer {self.consumer_tag!r} has a callback, so there is nothing to get"))
+        return self.queue.get()
+
+    def __aiter__(self) -> ClosableDeferredQueue[Delivery]:
+        if self.queue is None:
+            raise ChannelWrongState(f"consumer {self.consumer_tag!r} has a callback, so it cannot be iterated over")
+        return self.queue
+
+
+class Consumer(DeliveryReader):
     """One subscription of a channel to a queue; made by :meth:`Channel.basic_consume`.
 
     consumer_tag: str -- unique on the channel.
@@ -71,7 +95,7 @@ class Consumer:
         self._is_reading_paused = False
         #: Called by the channel for each delivery.
         self.deliver: Callable[[Delivery], object]
-        self.queue: ClosableDeferredQueue[Delivery] | None = None
+        self.queue = None
         if callback is not None:
             self.deliver = self._deliver_to_callback
         else:
@@ -87,20 +111,6 @@ class Consumer:
     def is_active(self) -> bool:
         """Whether deliveries may still come: neither ended nor being cancelled."""
         return self._reason is None and not self.is_cancelling
-
-    def get(self) -> Deferred[Delivery]:
-        """The next delivery; fails with the reason once the consumer has ended.  May be cancelled.
-
-        A consumer with a callback has no queue: ChannelWrongState.
-        """
-        if self.queue is None:
-            return fail(ChannelWrongState(f"consumer {self.consumer_tag!r} has a callback, so there is nothing to get"))
-        return self.queue.get()
-
-    def __aiter__(self) -> ClosableDeferredQueue[Delivery]:
-        if self.queue is None:
-            raise ChannelWrongState(f"consumer {self.consumer_tag!r} has a callback, so it cannot be iterated over")
-        return self.queue
 
     def cancel(self) -> Deferred[None]:
         """Stop the subscription; fires once the broker has agreed.

@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from txmsg.amqp.channel import Channel
-from txmsg.amqp.consumers import Consumer, DeliveryCallback
+from txmsg.amqp.consumers import Consumer, DeliveryCallback, DeliveryReader
 from txmsg.amqp.deferred_queue import ClosableDeferredQueue
 from txmsg.amqp.delivery import Delivery
 from txmsg.amqp.recovery.deduplicating import DuplicateFilter
@@ -39,7 +39,6 @@ from txmsg.amqp.recovery.replay import replay
 from txmsg.amqp.recovery.topology import ConsumerRecord
 from txmsg.errors import (
     ChannelClosed,
-    ChannelWrongState,
     ConnectionClosed,
     ConsumerCancelled,
     SettlementError,
@@ -58,7 +57,7 @@ OnLoss = Literal["continue", "close"]
 _SHORTEST = 0.1
 
 
-class RecoveringConsumer:
+class RecoveringConsumer(DeliveryReader):
     """One subscription, over any number of connections; made by :meth:`RecoveringChannel.basic_consume`.
 
     channel: RecoveringChannel.
@@ -90,7 +89,7 @@ class RecoveringConsumer:
         self.no_ack = no_ack
         self.on_loss = on_loss
         self.epoch = 0
-        self.queue: ClosableDeferredQueue[Delivery] | None = ClosableDeferredQueue() if callback is None else None
+        self.queue = ClosableDeferredQueue() if callback is None else None
         #: The limit in force when it was started; None: the default.
         self.prefetch_count: int | None = None
         self._callback = callback
@@ -136,20 +135,6 @@ class RecoveringConsumer:
     def duplicates_dropped(self) -> int:
         """How many deliveries `dedupe` has kept from the handler."""
         return 0 if self._duplicates is None else self._duplicates.dropped
-
-    def get(self) -> Deferred[Delivery]:
-        """The next delivery, over reconnects; fails with the reason once the consumer has ended.  May be cancelled.
-
-        A consumer with a callback has no queue: ChannelWrongState.
-        """
-        if self.queue is None:
-            return fail(ChannelWrongState(f"consumer {self.consumer_tag!r} has a callback, so there is nothing to get"))
-        return self.queue.get()
-
-    def __aiter__(self) -> ClosableDeferredQueue[Delivery]:
-        if self.queue is None:
-            raise ChannelWrongState(f"consumer {self.consumer_tag!r} has a callback, so it cannot be iterated over")
-        return self.queue
 
     def cancel(self) -> Deferred[None]:
         """End the subscription for good; fires once the broker has agreed, or at once while there is no connection.
