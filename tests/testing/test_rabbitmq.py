@@ -21,7 +21,13 @@ from tests.cases import RabbitMQTestCase
 from tests.certificates import shared_authority
 from tests.rabbitmq import why_no_rabbitmq
 from tests.source import ROOT
-from txmsg.testing.rabbitmq import NodeFailed, RabbitMQMissing, RabbitMQNode, find_rabbitmq_server
+from txmsg.testing.rabbitmq import (
+    NodeFailed,
+    RabbitMQMissing,
+    RabbitMQNode,
+    _thread_states,
+    find_rabbitmq_server,
+)
 
 
 def open_connection(url: str) -> pika.BlockingConnection:
@@ -154,6 +160,7 @@ class LifeTests(unittest.TestCase):
             channel.basic_publish("", "durable", b"kept", pika.BasicProperties(delivery_mode=2))
             node.pause()
             self.assertTrue(node.is_running)
+            self.assertEqual(set(_thread_states(int((directory / "pid").read_text()))), {"T"})
             node.resume()
             node.stop()
             node.stop()

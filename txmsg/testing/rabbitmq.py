@@ -45,6 +45,8 @@ _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 #: rabbitmqctl is an Erlang node too and needs a port; calls made at once need several.
 _CTL_PORTS = 8
 _START_ATTEMPTS = 3
+#: How long a paused node's threads may take to stop.
+_STOP_SECONDS = 10.0
 
 # $1 is epmd, $2 is rabbitmq-server, $3 the file for what they print.  The group ends when the server ends, and
 # when our end of standard input closes.  (A background command's own standard input is /dev/null.)
@@ -225,8 +227,20 @@ class RabbitMQNode:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def pause(self) -> None:
-        """Freeze the node (SIGSTOP): its connections stay open and nothing answers."""
-        os.kill(self._beam_pid(), signal.SIGSTOP)
+        """Freeze the node (SIGSTOP): its connections stay open and nothing answers.
+
+        Returns when every thread of it has stopped: a node that is busy may answer for a while after the signal.
+
+        :raises NodeFailed: if one still runs after 10 s.
+        """
+        pid = self._beam_pid()
+        os.kill(pid, signal.SIGSTOP)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(state not in "TZX" for state in _thread_states(pid)):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGCONT)
+                raise NodeFailed(f"{self.name} did not stop within {_STOP_SECONDS:g} s of SIGSTOP")
+            time.sleep(0.005)
 
     def resume(self) -> None:
         """Let a paused node go on."""
@@ -436,6 +450,14 @@ class RabbitMQNode:
             leader.wait()
         leader.stdin.close()
         self._leader = None
+
+
+def _thread_states(pid: int) -> Iterator[str]:
+    """The state letter of each thread of a process: ``T`` is stopped, ``Z`` and ``X`` are dead (proc(5), third field of ``stat``)."""
+    for status in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            # The second field, the name in parentheses, may have spaces.
+            yield status.read_text().rpartition(")")[2].split()[0]
 
 
 def _speaks_amqp(port: int) -> bool:
