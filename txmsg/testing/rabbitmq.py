@@ -453,7 +453,10 @@ class RabbitMQNode:
 
 
 def _thread_states(pid: int) -> Iterator[str]:
-    """The state letter of each thread of a process: ``T`` is stopped, ``Z`` and ``X`` are dead (proc(5), third field of ``stat``)."""
+    """The state letter of each thread of a process: ``T`` is stopped, ``Z`` and ``X`` are dead.
+
+    It is the third field of ``stat`` (proc(5)).
+    """
     for status in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             # The second field, the name in parentheses, may have spaces.
