@@ -11,6 +11,9 @@ What every transport promises:
 - The same mistake is the same error on each transport: NotFound, PreconditionFailed, ResourceLocked, AccessRefused,
   DuplicateConsumerTag, AlreadySettled ...  An error that the broker gives closes the channel, as AMQP does it: make
   another one, and go on.
+- Deliveries are settled as objects: a number would mean another message after a reconnect.
+- A connection may come back by itself when it is lost.  Then it is a :class:`RecoveringMessagingConnection`, and its
+  channels are never lost: what a broker closes is open again, with its consumers, a moment later.
 - Properties are mappings of AMQP's 14 names (:data:`PROPERTY_NAMES`); those that are absent are not in the mapping.
 - What a transport cannot do, it refuses (:class:`~txmsg.errors.NotImplementedByPeer`) and does not emulate.
   :class:`Guarantees` says what may be relied on.
@@ -20,7 +23,7 @@ Only types are imported here, from Twisted too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
@@ -36,6 +39,8 @@ __all__ = [
     "MessagingDelivery",
     "MessagingTransport",
     "Properties",
+    "RecoveringMessagingConnection",
+    "RecoveryCallback",
 ]
 
 #: The properties a message can have, as AMQP 0-9-1 section 1.8 names them.
@@ -61,6 +66,11 @@ PROPERTY_NAMES: Final = (
 Properties = Mapping[str, Any]
 
 
+#: Called with the reason of a loss, or of an attempt to come back that failed, and the seconds until the next attempt
+#: (None: not known); called with (None, None) when the connection is back.
+RecoveryCallback = Callable[[BaseException | None, float | None], object]
+
+
 class DeclaredQueue(NamedTuple):
     """What a queue is when it has been declared.
 
@@ -82,12 +92,14 @@ class Guarantees:
     survives_restart: bool -- persistent messages in durable queues outlive the broker.
     redelivery_timeout: float | None -- seconds after which an unsettled message is given to somebody else although
         its consumer lives; None: it stays with the consumer.
+    has_heartbeats: bool -- a peer that has died is found out although nothing is said.
     """
 
     delivery: str
     is_ordered: bool
     survives_restart: bool
     redelivery_timeout: float | None
+    has_heartbeats: bool = False
 
 
 @runtime_checkable
@@ -142,13 +154,13 @@ class MessagingChannel(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used."""
+        """Whether it can be used now.  On a recovering connection False means "not at the moment"."""
 
     def close(self) -> Deferred[None]:
         """Give back what is unsettled and end it; closing twice is fine."""
 
     def when_closed(self) -> Deferred[BaseException]:
-        """Fires with the reason when it has ended."""
+        """Fires with the reason when it has ended, for good."""
 
     # -- topology
 
@@ -224,6 +236,7 @@ class MessagingChannel(Protocol):
 
         mandatory: fail with PublishReturned when it was routed to no queue; else such a message is dropped.
         PublishNacked: the broker refused it.  EncodeError: a property that AMQP cannot carry.
+        NotSent: there was no way to the broker.  PublishUnconfirmed: the way was lost before the confirm.
         """
 
     def qos(self, prefetch_count: int) -> Deferred[None]:
@@ -255,15 +268,6 @@ class MessagingChannel(Protocol):
     def get(self, queue: str, *, no_ack: bool = False) -> Deferred[Any]:
         """Take one message; fires with a :class:`MessagingDelivery`, or None if the queue is empty."""
 
-    def ack(self, delivery_tag: int, multiple: bool = False) -> None:
-        """As :meth:`MessagingDelivery.ack`; tag 0 with `multiple`: all there are."""
-
-    def nack(self, delivery_tag: int, multiple: bool = False, requeue: bool = True) -> None:
-        """As :meth:`MessagingDelivery.nack`."""
-
-    def reject(self, delivery_tag: int, requeue: bool = False) -> None:
-        """As :meth:`MessagingDelivery.reject`."""
-
     def recover(self) -> Deferred[None]:
         """Give all unsettled deliveries back to their queues, to be delivered again."""
 
@@ -287,10 +291,34 @@ class MessagingConnection(Protocol):
 
 
 @runtime_checkable
+class RecoveringMessagingConnection(MessagingConnection, Protocol):
+    """A connection that comes back by itself, with the consumers, the prefetch counts and the declarations of its
+    channels.
+
+    `is_open` is False while it is away, `when_closed` fires only at its end for good.  The channels live as long.
+    """
+
+    def add_recovery_callback(self, callback: RecoveryCallback) -> None:
+        """Tell `callback` when the connection is lost, could not come back, is back; see :data:`RecoveryCallback`.
+
+        The end for good is told by `when_closed` only.  What a callback raises is logged.
+        """
+
+    def remove_recovery_callback(self, callback: RecoveryCallback) -> None:
+        """Undo `add_recovery_callback`; one that was not added is fine."""
+
+    def retry(self) -> Deferred[None]:
+        """Fires when the connection can be used: at once if it is there.  Else it tries now, and not only after the
+        wait it has begun, and fails with the error of that one attempt.  After the end it fails with the reason.
+        """
+
+
+@runtime_checkable
 class MessagingTransport(Protocol):
     """What the scheme of a URL selects.
 
     schemes: the schemes it serves.
+    default_ports: the port of each scheme that has one.
     exchange_types: the types of exchange it has; each works as RabbitMQ's does.
     guarantees: see there.
     """
@@ -300,6 +328,10 @@ class MessagingTransport(Protocol):
         """For instance ("amqp", "amqps")."""
 
     @property
+    def default_ports(self) -> Mapping[str, int]:
+        """For instance {"amqp": 5672, "amqps": 5671}; empty where there are no ports."""
+
+    @property
     def exchange_types(self) -> frozenset[str]:
         """For instance direct, fanout, topic, headers."""
 
@@ -307,9 +339,20 @@ class MessagingTransport(Protocol):
     def guarantees(self) -> Guarantees:
         """What may be relied on."""
 
-    def connect(self, url: str, *, reactor: Any = None) -> Deferred[MessagingConnection]:
-        """Connect to the broker a URL names.
+    def connect(
+        self,
+        url: str,
+        *,
+        reactor: Any = None,
+        alternates: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Deferred[MessagingConnection]:
+        """Make one attempt to connect to the broker that a URL names.
 
         reactor: None takes the installed one.
-        ConfigurationError for a URL that cannot be used; ConnectFailed, AuthenticationFailed ... as the broker has it.
+        alternates: other URLs, of the same transport; a connection that comes back by itself tries them too then.
+        options: settings of the transport that are in no URL; each transport documents its own.
+
+        ConfigurationError for a URL that cannot be used, and for an option that it does not have, with the nearest
+        that it has; ConnectFailed, AuthenticationFailed ... as the broker has it.  Nothing is left of a failed attempt.
         """

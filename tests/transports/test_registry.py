@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, EntryPoints
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,10 +19,11 @@ class Nowhere:
     """A transport that leads nowhere."""
 
     schemes = ("nowhere",)
+    default_ports: ClassVar[dict[str, int]] = {}
     exchange_types = frozenset({"direct"})
     guarantees = Guarantees(delivery="at-most-once", is_ordered=False, survives_restart=False, redelivery_timeout=None)
 
-    def connect(self, url: str, *, reactor: Any = None) -> Any:
+    def connect(self, url: str, *, reactor: Any = None, alternates: Sequence[str] = (), options: Any = None) -> Any:
         raise NotImplementedError
 
 

@@ -6,8 +6,9 @@ the plain values of the contract, and :class:`~txmsg.amqp.BasicProperties` becom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -271,18 +272,6 @@ class AMQPChannel:
         got = self.channel.basic_get(queue, no_ack=no_ack)
         return got.addCallback(lambda delivery: None if delivery is None else AMQPDelivery(delivery))
 
-    def ack(self, delivery_tag: int, multiple: bool = False) -> None:
-        """The message is done with."""
-        self.channel.basic_ack(delivery_tag, multiple)
-
-    def nack(self, delivery_tag: int, multiple: bool = False, requeue: bool = True) -> None:
-        """Give a message back."""
-        self.channel.basic_nack(delivery_tag, multiple, requeue)
-
-    def reject(self, delivery_tag: int, requeue: bool = False) -> None:
-        """Give one message back."""
-        self.channel.basic_reject(delivery_tag, requeue)
-
     def recover(self) -> Deferred[None]:
         """Give all unsettled deliveries back to their queues."""
         return self.channel.basic_recover().addCallback(_nothing)
@@ -336,9 +325,23 @@ class AMQPTransport:
 
     schemes = ("amqp", "amqps")
     exchange_types = frozenset({"direct", "fanout", "topic", "headers"})
-    guarantees = Guarantees(delivery="at-least-once", is_ordered=True, survives_restart=True, redelivery_timeout=None)
+    default_ports: Mapping[str, int] = MappingProxyType({"amqp": 5672, "amqps": 5671})
+    guarantees = Guarantees(
+        delivery="at-least-once",
+        is_ordered=True,
+        survives_restart=True,
+        redelivery_timeout=None,
+        has_heartbeats=True,
+    )
 
-    def connect(self, url: str, *, reactor: Any = None) -> Deferred[AMQPConnection]:
+    def connect(
+        self,
+        url: str,
+        *,
+        reactor: Any = None,
+        alternates: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Deferred[AMQPConnection]:
         """Connect and log in; see :func:`txmsg.amqp.connect` for the URL and the errors."""
         connected = connect(url, reactor=reactor)
         del url

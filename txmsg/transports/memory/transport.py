@@ -9,6 +9,8 @@ first connection on and holds what it has until :meth:`MemoryTransport.reset`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +22,7 @@ from txmsg.broker.vhost.usage import Usage
 from txmsg.broker.vhost.vhost import VirtualHost
 from txmsg.errors import ConfigurationError, ConnectionForced
 from txmsg.transports.memory.connection import MemoryConnection
+from txmsg.transports.options import check_options
 
 if TYPE_CHECKING:
     from txmsg.broker.interfaces import Clock
@@ -53,6 +56,7 @@ class MemoryTransport:
     """
 
     schemes = ("memory",)
+    default_ports: Mapping[str, int] = MappingProxyType({})
     exchange_types = frozenset({"direct", "fanout", "topic", "headers"})
     guarantees = Guarantees(delivery="at-least-once", is_ordered=True, survives_restart=False, redelivery_timeout=None)
 
@@ -62,12 +66,21 @@ class MemoryTransport:
         self._brokers: dict[str, _MemoryBroker] = {}
         self._connections: dict[MemoryConnection, None] = {}
 
-    def connect(self, url: str = "memory://", *, reactor: Any = None) -> Deferred[MemoryConnection]:
+    def connect(
+        self,
+        url: str = "memory://",
+        *,
+        reactor: Any = None,
+        alternates: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Deferred[MemoryConnection]:
         """Connect; fires at once.  ConfigurationError for a URL that cannot be used.
 
         reactor: all who connect to one name must give the same one, or none.
+        alternates: not used: a connection to one's own process is not lost.   options: there are none.
         """
         try:
+            check_options("memory://", options, ())
             name, vhost = _parse(url)
             broker = self._broker(name, reactor)
         except ConfigurationError as error:
