@@ -14,6 +14,7 @@ from txmsg.messaging.compression import (
     decompress,
     default_compressions,
 )
+from txmsg.messaging.retrying import RetryIntervals, fxrange, fxrangemax, retry_over_time
 from txmsg.messaging.serialization import (
     Accept,
     AcceptList,
@@ -49,6 +50,7 @@ __all__ = [
     "JSONLimits",
     "JSONSerializer",
     "JSONTypes",
+    "RetryIntervals",
     "SerializerRegistry",
     "compress",
     "compressions",
@@ -61,10 +63,13 @@ __all__ = [
     "dumps",
     "enable_insecure_serializers",
     "encode_body",
+    "fxrange",
+    "fxrangemax",
     "json_types",
     "loads",
     "open_body",
     "register_json",
     "register_pickle",
+    "retry_over_time",
     "serializers",
 ]
