@@ -5,6 +5,7 @@ So far: :mod:`~txmsg.messaging.serialization` and :mod:`~txmsg.messaging.compres
 
 from __future__ import annotations
 
+from txmsg.messaging.channel import Channel, ChannelMember
 from txmsg.messaging.compression import (
     CompressionRegistry,
     DecompressionLimits,
@@ -13,6 +14,14 @@ from txmsg.messaging.compression import (
     compressions,
     decompress,
     default_compressions,
+)
+from txmsg.messaging.connection import Connection
+from txmsg.messaging.failures import (
+    channel_errors,
+    connection_errors,
+    is_recoverable,
+    recoverable_channel_errors,
+    recoverable_connection_errors,
 )
 from txmsg.messaging.retrying import RetryIntervals, fxrange, fxrangemax, retry_over_time
 from txmsg.messaging.serialization import (
@@ -42,7 +51,10 @@ from txmsg.messaging.serialization import (
 __all__ = [
     "Accept",
     "AcceptList",
+    "Channel",
+    "ChannelMember",
     "CompressionRegistry",
+    "Connection",
     "DecompressionLimits",
     "Decompressor",
     "Encoded",
@@ -52,8 +64,10 @@ __all__ = [
     "JSONTypes",
     "RetryIntervals",
     "SerializerRegistry",
+    "channel_errors",
     "compress",
     "compressions",
+    "connection_errors",
     "decode_body",
     "decompress",
     "default_compressions",
@@ -65,9 +79,12 @@ __all__ = [
     "encode_body",
     "fxrange",
     "fxrangemax",
+    "is_recoverable",
     "json_types",
     "loads",
     "open_body",
+    "recoverable_channel_errors",
+    "recoverable_connection_errors",
     "register_json",
     "register_pickle",
     "retry_over_time",

@@ -1,0 +1,274 @@
+"""ConnectionLife: how the connection of a transport comes, goes and comes back behind a Connection.
+
+There are two kinds of transport.  Connections of the one come back by themselves
+(:class:`~txmsg.abc.RecoveringMessagingConnection`): that is only passed on to those who want to know.  Those of the
+the other end with a loss.  Then the next call connects again; and where consumers live on a channel, that is done for
+them, in the background.
+
+The invariants: at most one attempt is under way, however many wait for it; nothing connects after `close()` until
+`connect()`; what was declared is forgotten whenever the connection is lost, closed or pointed elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+
+from txmsg.abc import MessagingConnection, MessagingTransport, RecoveringMessagingConnection, RecoveryCallback
+from txmsg.errors import ConnectionClosed, TxmsgError
+from txmsg.messaging.channel import Channel
+from txmsg.messaging.sharing import SharedAttempt
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["ConnectionLife"]
+
+_Self = TypeVar("_Self", bound="ConnectionLife")
+
+
+class ConnectionLife:
+    """The base of :class:`~txmsg.messaging.Connection`, which says where to connect to.
+
+    connection: MessagingConnection | None -- what the transport made; not to be relied on.
+    """
+
+    _log = Logger(namespace="txmsg.messaging.connection")
+
+    def __init__(self, reactor: Any = None) -> None:
+        self._reactor = reactor
+        self.connection: MessagingConnection | None = None
+        self._channels: dict[Channel, None] = {}
+        self._channels_made = 0
+        self._default_channel: Channel | None = None
+        self._callbacks: list[RecoveryCallback] = []
+        self._connecting: SharedAttempt[None] = SharedAttempt(lambda: Deferred.fromCoroutine(self._connect_once()))
+        self._coming_back: SharedAttempt[None] = SharedAttempt(lambda: Deferred.fromCoroutine(self._come_back()))
+        self._closing: SharedAttempt[None] | None = None
+        self._is_closed = False
+        self._was_lost = False
+
+    # -- what the Connection says ------------------------------------------------------------------
+
+    @property
+    def transport(self) -> MessagingTransport:
+        """What the scheme of the present URL selects.  ConfigurationError if nothing serves it."""
+        raise NotImplementedError
+
+    def transport_urls(self) -> Sequence[str]:
+        """The present URL, with everything in it, and the others it can connect to."""
+        raise NotImplementedError
+
+    def transport_settings(self) -> Mapping[str, Any] | None:
+        """The options for the transport."""
+        raise NotImplementedError
+
+    def forget_declared(self) -> None:
+        """What was declared may be gone."""
+        raise NotImplementedError
+
+    # -- state -------------------------------------------------------------------------------------
+
+    @property
+    def reactor(self) -> Any:
+        """The reactor it was given, or the installed one; also the clock of everything on this connection."""
+        if self._reactor is None:
+            from twisted.internet import reactor
+
+            self._reactor = reactor
+        return self._reactor
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that can be used now."""
+        return self.connection is not None and self.connection.is_open
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether its present connection comes back by itself when it is lost."""
+        return isinstance(self.connection, RecoveringMessagingConnection)
+
+    # -- connecting --------------------------------------------------------------------------------
+
+    def connect_once(self: _Self) -> Deferred[_Self]:
+        """Make one attempt at the present URL; fires with the connection, at once if it is there.
+
+        A connection that comes back by itself, and is away, makes its next attempt now.  Fails with the error of the
+        transport; whether another attempt is worth while is in its `recoverable`.
+        """
+        self._is_closed = False
+        if self.connected:
+            return succeed(self)
+        return self._connecting.join().addCallback(lambda _: self)
+
+    async def _connect_once(self) -> None:
+        if self._closing is not None:
+            await self._closing.join()
+        if isinstance(self.connection, RecoveringMessagingConnection):
+            await self.connection.retry()
+            return
+        self._log.debug("connecting to {connection}", connection=self)
+        url, *alternates = self.transport_urls()
+        connecting = self.transport.connect(url, reactor=self._reactor)
+        del url, alternates
+        made = await connecting
+        self.connection = made
+        made.when_closed().addCallback(self._ended, made)
+        if isinstance(made, RecoveringMessagingConnection):
+            made.add_recovery_callback(self._recovery)
+        self._log.debug("connected to {connection}", connection=self)
+        if self._was_lost:
+            self._was_lost = False
+            self._tell(None, None)
+
+    def transport_connection(self) -> Deferred[MessagingConnection]:
+        """For the channels: the connection of the transport, made if need be."""
+        if self._is_closed:
+            return fail(ConnectionClosed("the connection was closed by the application", 200, initiator="client"))
+        if self.connection is not None and (self.is_recovering or self.connection.is_open):
+            return succeed(self.connection)  # one that is away says so itself, or makes the caller wait
+        return self.connect().addCallback(lambda _: self._present())
+
+    def _present(self) -> MessagingConnection:
+        if self.connection is None:
+            raise ConnectionClosed("the connection was lost as soon as it was made", initiator="transport")
+        return self.connection
+
+    def connect(self: _Self) -> Deferred[_Self]:
+        """Connect now, if it is not connected; again after `close()`."""
+        return self.connect_once()
+
+    def close(self) -> Deferred[None]:
+        """End it with all its channels, and stop trying to connect; fires when that is done.  Twice is fine."""
+        self._is_closed = True
+        return self._end()
+
+    def _end(self) -> Deferred[None]:
+        reason = ConnectionClosed("closed by the application", 200, initiator="client")
+        made, self.connection = self.connection, None
+        self._was_lost = False
+        self._coming_back.abandon(reason)
+        self._connecting.abandon(reason)
+        self.forget_declared()
+        if self._default_channel is not None:
+            self.remove_channel(self._default_channel)
+            self._default_channel.end(reason)
+            self._default_channel = None
+        for channel in list(self._channels):
+            channel.end(reason)
+        if made is not None:
+            if isinstance(made, RecoveringMessagingConnection):
+                made.remove_recovery_callback(self._recovery)
+            self._log.debug("closing {connection}", connection=self)
+            self._closing = SharedAttempt(made.close)
+        if self._closing is None:
+            return succeed(None)
+        return self._closing.join().addBoth(self._closed, self._closing)
+
+    def _closed(self, outcome: Any, closing: SharedAttempt[None]) -> Any:
+        if self._closing is closing:
+            self._closing = None
+        return outcome
+
+    async def __aenter__(self: _Self) -> _Self:
+        """Nothing is opened; leaving the block releases it."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.release()
+
+    def release(self) -> Deferred[None]:
+        """Done with it: close it."""
+        return self.close()
+
+    # -- losing it ---------------------------------------------------------------------------------
+
+    def _ended(self, reason: BaseException, made: MessagingConnection) -> None:
+        if made is not self.connection:
+            return
+        self.connection = None
+        self._was_lost = True
+        self.forget_declared()
+        self._tell(reason, None)
+
+    def _recovery(self, reason: BaseException | None, delay: float | None) -> None:
+        if reason is not None:
+            self.forget_declared()
+        self._tell(reason, delay)
+
+    def come_back(self) -> Deferred[None]:
+        """For a channel that consumers live on: connected again, by as many attempts as that takes.
+
+        Fails with an error that is not recoverable, or when the connection is closed.
+        """
+        if self._is_closed:
+            return fail(ConnectionClosed("the connection was closed by the application", 200, initiator="client"))
+        if self.connected:
+            return succeed(None)
+        return self._coming_back.join()
+
+    async def _come_back(self) -> None:
+        await self.connect()
+
+    def add_recovery_callback(self, callback: RecoveryCallback) -> None:
+        """Call `callback(reason, delay)` when the connection is lost, when an attempt to come back failed, and, with
+        (None, None), when it is back.
+
+        reason: the error.   delay: seconds until the next attempt; None where there is none, or nobody knows.
+        What it raises is logged.
+        """
+        self._callbacks.append(callback)
+
+    def remove_recovery_callback(self, callback: RecoveryCallback) -> None:
+        """Undo `add_recovery_callback`; one that was not added is fine."""
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
+    def _tell(self, reason: BaseException | None, delay: float | None) -> None:
+        if reason is None:
+            self._log.info("{connection} is connected again", connection=self)
+        else:
+            self._log.warn("{connection} is lost: {reason}", connection=self, reason=reason)
+        for callback in list(self._callbacks):
+            try:
+                callback(reason, delay)
+            except Exception:
+                self._log.failure("a recovery callback failed")
+
+    # -- channels ----------------------------------------------------------------------------------
+
+    def add_channel(self, channel: Channel) -> int:
+        """For a channel: it belongs to this connection; returns its number."""
+        self._channels[channel] = None
+        self._channels_made += 1
+        return self._channels_made
+
+    def remove_channel(self, channel: Channel) -> None:
+        """For a channel: it was closed."""
+        self._channels.pop(channel, None)
+
+    @property
+    def default_channel(self) -> Channel:
+        """The channel that is used where a connection is given in place of one; opened at its first use."""
+        if self._default_channel is None:
+            self._default_channel = Channel(self)
+        return self._default_channel
+
+    def channel(self) -> Deferred[Channel]:
+        """A new channel; fires when it is open, and connects first where needed."""
+        channel = Channel(self)
+
+        def not_opened(failure: Any) -> Any:
+            self.remove_channel(channel)
+            return failure
+
+        return channel.open().addErrback(not_opened)
+
+    def maybe_close_channel(self, channel: Channel) -> Deferred[None]:
+        """Close `channel`; that it, or the connection, has ended before is fine."""
+        return channel.close().addErrback(lambda failure: failure.trap(TxmsgError) and None)
