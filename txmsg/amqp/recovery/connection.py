@@ -28,6 +28,7 @@ from txmsg.amqp.recovery.hosts import Host, HostList, Target, parameters_of
 from txmsg.amqp.recovery.loop import ConnectionLoop
 from txmsg.amqp.recovery.member import Member
 from txmsg.amqp.recovery.members import Members
+from txmsg.amqp.recovery.outage import Outage
 from txmsg.amqp.recovery.publisher import Publisher
 from txmsg.amqp.recovery.replay import TopologyReplay
 from txmsg.amqp.recovery.state import ObservableState, RecoveryState, StateChange, without_traceback
@@ -65,7 +66,7 @@ class ReconnectingConnection(ObservableState):
 
     Attributes:
 
-    epoch: int -- how many connections have been ready so far.   attempts: int -- attempts in this outage.
+    epoch: int -- how many connections have been ready so far.
     last_error: BaseException | None -- what ended the last connection or attempt.
     close_reason: BaseException | None -- why it is closed for good, None before.
     topology: Topology -- what was declared on its channels, and comes back.
@@ -100,27 +101,21 @@ class ReconnectingConnection(ObservableState):
         self.backoff = Backoff() if backoff is None else backoff
         self.name = name
         self.epoch = 0
-        self.attempts = 0
         self.last_error: BaseException | None = None
         self.close_reason: BaseException | None = None
         self._attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         self._max_attempts = None if max_attempts is None else integer("max_attempts", max_attempts, 1, 2**31)
         self._recovery_limit = None if recovery_limit is None else seconds("recovery_limit", recovery_limit)
         self._hosts = HostList(found, reactor, order=order, endpoint=endpoint, random=self.backoff.random)
+        self._outage = Outage(reactor, self.backoff, self._hosts, self._recovery_limit, self._outage_too_long)
+        self._is_once = False
         self._members = Members(reactor, self._member_problem)
         self.topology = Topology()
         self._members.add(TopologyReplay(self))
         self._loop = ConnectionLoop(self, reactor, seconds("recovery_timeout", recovery_timeout))
         self._host: Host | None = None
         self._protocol: AMQPProtocol | None = None
-        #: Rounds since the outage began, and since a connection was last stable.
-        self._rounds = 0
-        self._step = 0
-        #: When there was last a stable connection, and when this one became ready.
-        self._unstable_since = 0.0
-        self._ready_at: float | None = None
         self._delay: float | None = None
-        self._limit: IDelayedCall | None = None
         self._closing_timer: IDelayedCall | None = None
         self._stopping: Deferred[None] | None = None
         self._members_stopping: Deferred[None] | None = None
@@ -144,6 +139,16 @@ class ReconnectingConnection(ObservableState):
     def is_blocked(self) -> bool:
         """Whether the broker takes no publishes now (R16)."""
         return self._state is RecoveryState.BLOCKED
+
+    @property
+    def attempts(self) -> int:
+        """How often a host was tried in this outage."""
+        return self._outage.attempts
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds over all hosts have ended in this outage."""
+        return self._outage.rounds
 
     @property
     def hosts(self) -> list[str]:
@@ -235,14 +240,15 @@ class ReconnectingConnection(ObservableState):
 
     # -- waiting -----------------------------------------------------------------------------------
 
-    def start(self) -> Deferred[ReconnectingConnection]:
+    def start(self, *, once: bool = False) -> Deferred[ReconnectingConnection]:
         """Begin; fires when it is ready for the first time, fails with what made it give up.
 
+        once: give up when the first round over the hosts has brought no connection.
         Calling it again waits for the same.  Cancelling the Deferred only ends this wait: use `close()` to stop.
         """
         if self._state is RecoveryState.IDLE:
-            self._unstable_since = self.clock.seconds()
-            self._begin_outage()
+            self._is_once = once
+            self._outage.first()
             self._enter(RecoveryState.CONNECTING)
             if self.close_reason is None:  # a callback may have closed it
                 self._loop.start()
@@ -303,7 +309,7 @@ class ReconnectingConnection(ObservableState):
         return Deferred.fromCoroutine(self._attempt())
 
     async def _attempt(self) -> AMQPProtocol:
-        self.attempts += 1
+        self._outage.attempts += 1
         began = self.clock.seconds()
         self._host = host = self._hosts.pick()
         if self._state is not RecoveryState.CONNECTING:
@@ -322,42 +328,16 @@ class ReconnectingConnection(ObservableState):
 
     def next_delay(self, error: BaseException) -> float:
         """For the loop: note what happened, and say how long to wait.  No callback is called here."""
-        now = self.clock.seconds()
         self.last_error = without_traceback(error)
-        dead = None
-        if self._ready_at is not None:
-            if now - self._ready_at >= self.backoff.reset_after:
-                self._step = 0
-                self._unstable_since = now
-            self._ready_at = None
-            self._rounds = self.attempts = 0
-            dead = self._host
-        if self._host is not None:
-            # What was to blame is left out next time: no reason to wait.
-            is_seen_to = any(error is blamed for blamed in self.topology.left_out.values())
-            verdict = Verdict.FAST if is_seen_to else classify(error)
-            is_again = self._hosts.failed(self._host, verdict)
-            if verdict in (Verdict.SLOW, Verdict.FATAL) or (verdict is Verdict.UNSURE and is_again):
-                self._hosts.hold(self._host, self.backoff.slow_delay())
-        if dead is None and self._hosts.has_more:
-            self._delay = 0.0
-            return 0.0
-        if dead is None:
-            self._rounds += 1
-        self._hosts.begin_round(dead)
-        self._step += 1
-        delay = self.backoff.delay(self._step, now - self._unstable_since)
-        self._delay = delay = max(delay, self._hosts.wait())
+        is_seen_to = any(error is blamed for blamed in self.topology.left_out.values())
+        self._delay = delay = self._outage.next_delay(self._host, error, is_seen_to)
         return delay
 
     def made(self, protocol: AMQPProtocol) -> None:
         """For the loop: it is ready."""
         self._protocol = protocol
-        self._ready_at = self.clock.seconds()
         self.epoch += 1
-        if self._host is not None:
-            self._hosts.worked(self._host)
-        self._end_outage()
+        self._outage.ready(self._host)
         protocol.blocked.add_blocked_callback(self._blocked_changed)
         protocol.blocked.add_unblocked_callback(self._blocked_changed)
         self._enter(RecoveryState.READY)
@@ -374,7 +354,7 @@ class ReconnectingConnection(ObservableState):
     def lost(self, reason: BaseException) -> None:
         """For the loop: the ready connection is gone."""
         if self._state not in _OVER:
-            self._begin_outage()
+            self._outage.begin()
         self._over(reason)
 
     def _over(self, error: BaseException) -> None:
@@ -386,10 +366,16 @@ class ReconnectingConnection(ObservableState):
         self._members.lost(error)
         if self.close_reason is not None:  # it was closing, and now there is nothing left to close
             self._stop_loop(self.close_reason)
-        elif (classify(error) is Verdict.FATAL and not self.epoch) or self._rounds == self._max_attempts:
+        elif self._is_hopeless(error):
             self._give_up(error)
         else:
             self._enter(RecoveryState.LOST, error)
+
+    def _is_hopeless(self, error: BaseException) -> bool:
+        rounds = self._outage.rounds
+        if not self.epoch and (classify(error) is Verdict.FATAL or (self._is_once and rounds)):
+            return True
+        return rounds == self._max_attempts
 
     def _blocked_changed(self, reason: str = "") -> None:
         protocol = self._protocol
@@ -402,17 +388,7 @@ class ReconnectingConnection(ObservableState):
 
     # -- an outage ---------------------------------------------------------------------------------
 
-    def _begin_outage(self) -> None:
-        if self._recovery_limit is not None and self._limit is None:
-            self._limit = self.clock.callLater(self._recovery_limit, self._outage_too_long)
-
-    def _end_outage(self) -> None:
-        limit, self._limit = self._limit, None
-        if limit is not None and limit.active():
-            limit.cancel()
-
     def _outage_too_long(self) -> None:
-        self._limit = None
         limit = self._recovery_limit
         self._give_up(self.last_error or ConnectTimeout(f"no connection within recovery_limit ({limit:g} s)"))
 
@@ -420,6 +396,27 @@ class ReconnectingConnection(ObservableState):
         """Drop this connection and make a new one.  Nothing happens while there is none."""
         if self._protocol is not None and self._state in _READY:
             self._protocol.abort(ConnectionClosed(f"reconnecting: {clip(reason)}", initiator="client"))
+
+    def hurry(self) -> None:
+        """Try again now, and not only after the wait that has begun; also a host that is left alone for a while.
+
+        Nothing happens while there is no such wait.  The waits after this one are as they would have been.
+        """
+        if self._state is RecoveryState.LOST:
+            self._hosts.release()
+            self._loop.hurry()
+
+    def add_targets(self, targets: Target | Sequence[Target]) -> None:
+        """Let it come back to these hosts, too; they come after the others, from the next round on.
+
+        targets: as for the constructor, as they are: its `credentials` and `name` do not count for them.
+        Raises ConfigurationError.
+        """
+        found = parameters_of(targets, None, "")
+        del targets
+        if isinstance(found, ConfigurationError):
+            raise found
+        self._hosts.add(found)
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -444,7 +441,7 @@ class ReconnectingConnection(ObservableState):
     def _close(self, reason: BaseException, timeout: float) -> None:
         self.close_reason = reason
         protocol = self.protocol
-        self._end_outage()
+        self._outage.end()
         self._enter(RecoveryState.CLOSING, reason)
         if protocol is None or timeout == 0:
             self._stop_loop(reason)

@@ -150,6 +150,13 @@ class HostList:
         self._failed: dict[tuple[int, str | None], Verdict] = {}
         self._dead: Host | None = None
 
+    def add(self, targets: list[ConnectionParameters]) -> None:
+        """More targets, behind the others, from the next round on.  ConfigurationError as at the start."""
+        if self._endpoint is None:
+            for parameters in targets:
+                check_plaintext(parameters)
+        self.targets.extend(targets)
+
     # -- rounds ------------------------------------------------------------------------------------
 
     def begin_round(self, dead: Host | None = None) -> None:
@@ -189,6 +196,10 @@ class HostList:
     def hold(self, host: Host, seconds: float) -> None:
         """Leave a host out for a while."""
         self._held[host.key] = self._reactor.seconds() + seconds
+
+    def release(self) -> None:
+        """Leave nobody out any longer."""
+        self._held.clear()
 
     def failed(self, host: Host, verdict: Verdict) -> bool:
         """It has not taken us; return whether it said the same last time.

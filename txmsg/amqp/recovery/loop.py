@@ -19,11 +19,12 @@ off; the endpoint's repr shows the host.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.internet.task import deferLater
@@ -84,10 +85,11 @@ class ConnectionLoop:
         self._owner = owner
         self._clock = clock
         self._recovery_timeout = recovery_timeout
+        self._waits = _Waits(clock)
         factory = Factory.forProtocol(_StandIn)
         factory.noisy = False
         self._service = _Service(
-            self, factory, retryPolicy=self._retry_policy, clock=clock, prepareConnection=self._prepare
+            self, factory, retryPolicy=self._retry_policy, clock=self._waits, prepareConnection=self._prepare
         )
         self._is_stopping = False
         #: With what the last attempt, recovery or connection ended, until the owner has been told.
@@ -127,6 +129,10 @@ class ConnectionLoop:
             ends.append(deferLater(self._clock, 0, lambda: None))
         ends += [protocol.when_closed() for protocol in self._leaving]
         return DeferredList(ends).addCallback(lambda results: None)
+
+    def hurry(self) -> None:
+        """End the wait before the next attempt, if there is one: the attempt begins in the next turn."""
+        self._waits.end()
 
     # -- an attempt --------------------------------------------------------------------------------
 
@@ -274,6 +280,38 @@ class ConnectionLoop:
         elif self._is_made:
             assert self._protocol is not None
             self._owner.made(self._protocol)
+
+
+@implementer(IReactorTime)
+class _Waits:
+    """The clock of a ClientService, which times nothing but its waits: the present one can be ended.
+
+    Should Twisted time something else with it one day, that would come early too: `end` is called in a wait only.
+    """
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._wait: IDelayedCall | None = None
+
+    def seconds(self) -> float:
+        """Twisted: as the clock has it."""
+        return float(self._clock.seconds())
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        """Twisted: all of the clock's."""
+        calls: Sequence[IDelayedCall] = self._clock.getDelayedCalls()
+        return calls
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> IDelayedCall:
+        """Twisted: as the clock does it."""
+        wait: IDelayedCall = self._clock.callLater(delay, callable, *args, **kwargs)
+        self._wait = wait
+        return wait
+
+    def end(self) -> None:
+        """Let the present wait be over in the next turn."""
+        if self._wait is not None and self._wait.active():
+            self._wait.reset(0)
 
 
 class _ServiceLog(Logger):
