@@ -11,7 +11,7 @@ The invariants: at most one attempt is under way, however many wait for it; noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -45,6 +45,7 @@ class ConnectionLife:
         self._channels_made = 0
         self._default_channel: Channel | None = None
         self._callbacks: list[RecoveryCallback] = []
+        self._close_callbacks: dict[Callable[[BaseException], object], None] = {}
         self._connecting: SharedAttempt[None] = SharedAttempt(lambda: Deferred.fromCoroutine(self._connect_once()))
         self._coming_back: SharedAttempt[None] = SharedAttempt(lambda: Deferred.fromCoroutine(self._come_back()))
         self._closing: SharedAttempt[None] | None = None
@@ -85,6 +86,11 @@ class ConnectionLife:
     def connected(self) -> bool:
         """Whether there is a connection that can be used now."""
         return self.connection is not None and self.connection.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the application closed it, and did not connect it again."""
+        return self._is_closed
 
     @property
     def is_recovering(self) -> bool:
@@ -144,6 +150,9 @@ class ConnectionLife:
     def close(self) -> Deferred[None]:
         """End it with all its channels, and stop trying to connect; fires when that is done.  Twice is fine."""
         self._is_closed = True
+        reason = ConnectionClosed("closed by the application", 200, initiator="client")
+        for callback in list(self._close_callbacks):
+            callback(reason)
         return self._end()
 
     def _end(self) -> Deferred[None]:
@@ -228,6 +237,14 @@ class ConnectionLife:
         """Undo `add_recovery_callback`; one that was not added is fine."""
         if callback in self._callbacks:
             self._callbacks.remove(callback)
+
+    def add_close_callback(self, callback: Callable[[BaseException], object]) -> None:
+        """For what waits until the connection is back: call `callback(reason)` when the application closes it."""
+        self._close_callbacks[callback] = None
+
+    def remove_close_callback(self, callback: Callable[[BaseException], object]) -> None:
+        """Undo `add_close_callback`; one that was not added is fine."""
+        self._close_callbacks.pop(callback, None)
 
     def _tell(self, reason: BaseException | None, delay: float | None) -> None:
         if reason is None:
