@@ -1,0 +1,1 @@
+"""The messaging layer, over each broker there is."""
