@@ -15,6 +15,7 @@ from txmsg.errors import (
     AlreadySettled,
     ChannelClosed,
     ConfigurationError,
+    ConnectionClosed,
     ConsumerCancelled,
     DuplicateConsumerTag,
     EncodeError,
@@ -24,6 +25,7 @@ from txmsg.errors import (
     PublishReturned,
     ResourceLocked,
     StaleDelivery,
+    TxmsgError,
 )
 
 E = TypeVar("E", bound=BaseException)
@@ -168,12 +170,23 @@ class TransportCases(ReactorTestCase):
         await self.failure(channel.publish("", queue, b"2"), PublishNacked)
 
     async def test_no_such_exchange(self) -> None:
-        """NotFound ends the channel, and everything on it says so; the connection goes on."""
+        """kombu W12: NotFound ends the channel, and everything on it says so; the connection goes on.
+
+        On a connection that recovers the channel is open again by itself, with its consumers.
+        """
         connection = await self.connect()
         channel = await connection.channel()
+        queue = await self.queue(channel)
+        got: list[Any] = []
+        await channel.consume(queue, got.append)
         error = await self.failure(channel.publish("no such exchange", "", b""), NotFound)
         self.assertIn("NOT_FOUND - no exchange 'no such exchange' in vhost", error.reply_text)
         self.assertFalse(channel.is_open)
+        if isinstance(connection, abc.RecoveringMessagingConnection):
+            await self.until(lambda: channel.is_open)
+            await channel.publish("", queue, b"again")
+            await self.until(lambda: got)
+            return
         await self.failure(channel.queue_declare("q"), NotFound)
         self.assertIsInstance(await channel.when_closed(), NotFound)
         self.assertTrue((await connection.channel()).is_open)
@@ -411,13 +424,16 @@ class TransportCases(ReactorTestCase):
         self.assertEqual((len(one), len(two)), (5, 5))
 
     async def test_the_end_of_a_connection(self) -> None:
-        """Its channels end with it, for the same reason; closing twice is fine."""
+        """Its channels end with it, and what is asked of them fails and says so; closing twice is fine."""
         connection = await self.connect()
         channel = await connection.channel()
         await connection.close()
         await connection.close()
         self.assertFalse(connection.is_open or channel.is_open)
-        reason = await connection.when_closed()
-        self.assertEqual(type(reason), type(await channel.when_closed()))
-        await self.failure(channel.publish("", "q", b""), type(reason))
-        await self.failure(connection.channel(), type(reason))
+        for ended in (connection, channel):
+            reason = await ended.when_closed()
+            self.assertIsInstance(reason, (ConnectionClosed, ChannelClosed))
+            self.assertEqual(reason.initiator, "client")
+        await self.failure(channel.publish("", "q", b""), TxmsgError)
+        await self.failure(channel.queue_declare("q"), TxmsgError)
+        await self.failure(connection.channel(), ConnectionClosed)

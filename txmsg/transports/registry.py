@@ -1,6 +1,7 @@
 """From the scheme of a URL to the transport that serves it, imported on first use.
 
-Looked up in this order: what the program registered, the transports of txmsg, and the entry points of the group
+Looked up in this order: what the program registered, the transports of txmsg with the other names that Kombu has for
+them (``pyamqp``, ``librabbitmq``: ``amqp``), and the entry points of the group
 ``txmsg.transports`` (name: the scheme; value: a :class:`~txmsg.abc.MessagingTransport` or a callable that makes one).
 So another distribution can bring a transport, but cannot take ``amqps://`` away from ours.
 
@@ -32,15 +33,27 @@ _BUILT_IN: Final = {
     "amqp": "txmsg.transports.amqp:AMQPTransport",
     "amqps": "txmsg.transports.amqp:AMQPTransport",
     "memory": "txmsg.transports.memory:MemoryTransport",
+    # Kombu's names for its clients of the same protocol.
+    "librabbitmq": "txmsg.transports.amqp:AMQPTransport",
+    "pyamqp": "txmsg.transports.amqp:AMQPTransport",
 }
+
+#: Where no name is given.
+_DEFAULT: Final = "amqp"
+
+#: Where a transport is: "package.module:Attribute", or with a dot in place of the colon.
+_DOTTED: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?::[A-Za-z_]\w*)?", re.ASCII)
 
 #: RFC 3986 section 3.1.
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
+#: What a transport has, as :class:`~txmsg.abc.MessagingTransport` says.
+_MEMBERS: Final = ("schemes", "default_ports", "exchange_types", "guarantees", "connect")
+
 #: What register() was given: a transport, a callable that makes one, or "module:attribute".
 _registered: dict[str, object] = {}
-#: The transports made so far, by where they come from.
-_made: dict[object, MessagingTransport] = {}
+#: The transports made so far, by where they come from; with that, for an id means something while its object lives.
+_made: dict[object, tuple[object, MessagingTransport]] = {}
 
 
 def register(scheme: str, transport: MessagingTransport | Callable[[], MessagingTransport] | str) -> None:
@@ -67,27 +80,37 @@ def transport_names() -> list[str]:
     return sorted({*_registered, *_BUILT_IN, *_entry_points()})
 
 
-def transport_for(url: str) -> MessagingTransport:
-    """The transport that serves `url`: a URL, or a scheme alone ("memory").
+def transport_for(
+    source: str | MessagingTransport | Callable[[], MessagingTransport] | None,
+) -> MessagingTransport:
+    """The transport for `source`.
+
+    source: a URL ("amqp://localhost"), a scheme alone ("memory"), where a transport is ("package.module:Attribute" or
+        "package.module.Attribute"), a transport, or a callable that makes one.  "" and None are "amqp".
 
     ConfigurationError for a scheme nobody serves, with the nearest that is known, and for a transport that cannot be
-    imported or is none.  The URL itself, which may hold a password, is in no error.
+    imported or is none.  A URL, which may hold a password, is in no error.
     """
-    is_text = isinstance(url, str)
-    scheme = _scheme_of(url) if is_text else ""
-    del url
+    if source is None or source == "":
+        source = _DEFAULT
+    if isinstance(source, str):
+        scheme = _scheme_of(source)
+        found = _find(scheme) if scheme else None
+        if found is None and _DOTTED.fullmatch(source):
+            scheme, found = source, source
+    else:
+        scheme, found = type(source).__name__, source
+        if not callable(source) and not isinstance(source, MessagingTransport):
+            raise ConfigurationError(f"a transport is named by a URL or a scheme, not by {type(source).__name__}")
+    del source
     if not scheme:
-        raise ConfigurationError(
-            "a URL starts with its scheme, as in amqp://host/vhost" if is_text else "the URL must be a str"
-        )
-    source = _find(scheme)
-    if source is None:
-        raise ConfigurationError(_unknown(scheme))
-    key = _key(source)
-    found = _made.get(key)
+        raise ConfigurationError("a URL starts with its scheme, as in amqp://host/vhost")
     if found is None:
-        found = _made[key] = _make(scheme, source)
-    return found
+        raise ConfigurationError(_unknown(scheme))
+    key = _key(found)
+    if key not in _made:
+        _made[key] = (found, _make(scheme, found))
+    return _made[key][1]
 
 
 def _key(source: object) -> object:
@@ -96,6 +119,7 @@ def _key(source: object) -> object:
 
 
 def _scheme_of(url: str) -> str:
+    """The scheme of a URL, or a scheme alone; "" where there is none."""
     scheme, colon, _ = url.partition(":")
     if not colon and not _SCHEME.fullmatch(url):
         return ""
@@ -137,20 +161,25 @@ def _make(scheme: str, source: object) -> MessagingTransport:
         load = partial(_same, source)
     try:
         made = load()
-        if isinstance(made, type) or not isinstance(made, MessagingTransport):
+        if isinstance(made, type) or (callable(made) and not isinstance(made, MessagingTransport)):
             made = made()
     except Exception as error:
         raise ConfigurationError(
             f"the transport for {scheme}:// cannot be made: {type(error).__name__}: {clip(str(error))}"
         ) from error
     if not isinstance(made, MessagingTransport):
-        raise ConfigurationError(f"what is registered for {scheme}:// is no transport: {type(made).__name__}")
+        missing = ", ".join(name for name in _MEMBERS if not hasattr(made, name))
+        raise ConfigurationError(
+            f"what there is for {scheme}:// is no transport: {type(made).__name__} has no {missing}"
+        )
     return made
 
 
 def _attribute(where: str) -> Any:
     module, colon, name = where.partition(":")
-    if not colon or not name:
+    if not colon and _DOTTED.fullmatch(where):
+        module, _, name = where.rpartition(".")
+    elif not colon or not name:
         raise ConfigurationError(f'{clip(where)!r} is not of the form "package.module:Attribute"')
     return getattr(import_module(module), name)
 

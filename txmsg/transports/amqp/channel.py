@@ -1,24 +1,23 @@
-"""``amqp://`` and ``amqps://``: the messaging transport over :mod:`txmsg.amqp`.
+"""A channel of ``amqp://``: the contract's words for those of :class:`~txmsg.amqp.RecoveringChannel`.
 
-Thin on purpose.  Channels are in confirm mode, so that a publish is done when the broker says so; typed replies become
-the plain values of the contract, and :class:`~txmsg.amqp.BasicProperties` becomes a mapping.
+Invariant: nothing is kept here that would have to come back; a delivery is handed on in the call in which it came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 
-from txmsg.abc import DeclaredQueue, Guarantees, Properties
-from txmsg.amqp import AMQPProtocol, BasicProperties, Channel, Consumer, Delivery, connect
+from txmsg.abc import DeclaredQueue, Properties
+from txmsg.amqp import BasicProperties, Delivery, RecoveringChannel, RecoveringConsumer
 from txmsg.errors import ConfigurationError, ConsumerCancelled, EncodeError
+from txmsg.transports.amqp.delivery import AMQPDelivery
 
-__all__ = ["AMQPChannel", "AMQPConnection", "AMQPDelivery", "AMQPTransport"]
+__all__ = ["AMQPChannel"]
 
 Arguments = Mapping[str, Any] | None
 
@@ -27,91 +26,26 @@ def _nothing(reply: object) -> None:
     """The reply says no more than that it is done."""
 
 
-class AMQPDelivery:
-    """A :class:`~txmsg.abc.MessagingDelivery` around the client's own.
-
-    delivery: Delivery -- that one, with everything AMQP tells.
-    """
-
-    __slots__ = ("_properties", "delivery")
-
-    def __init__(self, delivery: Delivery) -> None:
-        self.delivery = delivery
-        self._properties: dict[str, Any] | None = None
-
-    @property
-    def body(self) -> bytes:
-        """The content."""
-        return self.delivery.body
-
-    @property
-    def properties(self) -> dict[str, Any]:
-        """The properties that are present; none where the sender's cannot be decoded (see `delivery.properties`)."""
-        if self._properties is None:
-            found = self.delivery.properties
-            self._properties = found.as_dict() if isinstance(found, BasicProperties) else {}
-        return self._properties
-
-    @property
-    def exchange(self) -> str:
-        """Where it was published to."""
-        return self.delivery.exchange
-
-    @property
-    def routing_key(self) -> str:
-        """With which key."""
-        return self.delivery.routing_key
-
-    @property
-    def redelivered(self) -> bool:
-        """False: nobody has seen it before.  True: somebody may have."""
-        return self.delivery.redelivered
-
-    @property
-    def consumer_tag(self) -> str:
-        """Of the consumer it was sent to; "" from `get`."""
-        return self.delivery.consumer_tag
-
-    @property
-    def delivery_tag(self) -> int:
-        """Its number on the channel."""
-        return self.delivery.delivery_tag
-
-    def ack(self, multiple: bool = False) -> None:
-        """It is done with.  StaleDelivery, AlreadySettled."""
-        self.delivery.ack(multiple)
-
-    def nack(self, requeue: bool = True, multiple: bool = False) -> None:
-        """Give it back.  Raises as `ack`."""
-        self.delivery.nack(requeue, multiple)
-
-    def reject(self, requeue: bool = False) -> None:
-        """Give this one back.  Raises as `ack`."""
-        self.delivery.reject(requeue)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left to settle."""
-        return self.delivery.is_settled
-
-    def __repr__(self) -> str:
-        return f"<AMQPDelivery of {self.delivery!r}>"
-
-
 class AMQPChannel:
-    """A :class:`~txmsg.abc.MessagingChannel` around a channel of the client.
+    """A :class:`~txmsg.abc.MessagingChannel` around a recovering channel of the client.
 
-    channel: Channel -- that one, in confirm mode.
+    channel: RecoveringChannel -- that one, in confirm mode.
+    resubscribe_limit: float | None -- see :meth:`RecoveringChannel.basic_consume`.
     """
 
     _log = Logger(namespace="txmsg.transports.amqp")
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: RecoveringChannel, resubscribe_limit: float | None = 300.0) -> None:
         self.channel = channel
+        self._resubscribe_limit = resubscribe_limit
+        self._basic_publish = channel.basic_publish
+        #: The properties without headers that were given last, and what they are for the client: most repeat.
+        self._given: dict[str, Any] = {}
+        self._given_properties = BasicProperties()
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used."""
+        """Whether it can be used now; False while the connection, or the channel, is coming back."""
         return self.channel.is_open
 
     def close(self) -> Deferred[None]:
@@ -119,7 +53,7 @@ class AMQPChannel:
         return self.channel.close().addCallback(_nothing)
 
     def when_closed(self) -> Deferred[BaseException]:
-        """Fires with the reason when it has ended."""
+        """Fires with the reason when it has ended for good; a reconnect is no end."""
         return self.channel.when_closed()
 
     # -- topology
@@ -215,19 +149,34 @@ class AMQPChannel:
         properties: Properties | None = None,
         *,
         mandatory: bool = False,
-    ) -> Deferred[None]:
-        """Publish one message; fires at the broker's confirm."""
-        if not isinstance(body, (bytes, bytearray, memoryview)):
+    ) -> Deferred[Any]:
+        """Publish one message; fires at the broker's confirm.  See :class:`~txmsg.abc.MessagingChannel`.
+
+        NotSent while the connection is away: nothing waits here for it to come back.
+        """
+        if type(body) is not bytes and not isinstance(body, (bytes, bytearray, memoryview)):
             return fail(EncodeError(f"a body is bytes, not {type(body).__name__}"))
+        if not properties:
+            return self._basic_publish(exchange, routing_key, body, mandatory=mandatory)
+        if self._given == properties:
+            encoded = self._given_properties
+        else:
+            try:
+                encoded = self._properties(properties)
+            except EncodeError as error:
+                return fail(error)
+        return self._basic_publish(exchange, routing_key, body, encoded, mandatory=mandatory)
+
+    def _properties(self, given: Properties) -> BasicProperties:
+        """What the client takes; those without headers are remembered, as they do not change and repeat."""
         try:
-            encoded = BasicProperties(**properties) if properties else None
+            properties = BasicProperties(**given)
         except TypeError:
-            unknown = ", ".join(sorted(str(key) for key in set(properties or ()) - set(BasicProperties.NAMES)))
-            return fail(EncodeError(f"a message has no property {unknown}"))
-        except EncodeError as error:
-            return fail(error)
-        published = self.channel.basic_publish(exchange, routing_key, body, encoded, mandatory=mandatory)
-        return published.addCallback(_nothing)
+            unknown = ", ".join(sorted(str(key) for key in set(given) - set(BasicProperties.NAMES)))
+            raise EncodeError(f"a message has no property {unknown}") from None
+        if properties.headers is None:
+            self._given, self._given_properties = dict(given), properties
+        return properties
 
     def qos(self, prefetch_count: int) -> Deferred[None]:
         """How many deliveries each consumer started from now on may have unsettled; 0: any number."""
@@ -253,11 +202,17 @@ class AMQPChannel:
             return callback(AMQPDelivery(delivery))
 
         consuming = self.channel.basic_consume(
-            queue, handle, no_ack=no_ack, exclusive=exclusive, consumer_tag=consumer_tag, arguments=arguments
+            queue,
+            handle,
+            no_ack=no_ack,
+            exclusive=exclusive,
+            consumer_tag=consumer_tag,
+            arguments=arguments,
+            resubscribe_limit=self._resubscribe_limit,
         )
         return consuming.addCallback(self._consuming, on_cancel)
 
-    def _consuming(self, consumer: Consumer, on_cancel: Callable[[BaseException], object] | None) -> str:
+    def _consuming(self, consumer: RecoveringConsumer, on_cancel: Callable[[BaseException], object] | None) -> str:
         if on_cancel is not None:
             told = consumer.when_ended().addCallback(partial(_tell_if_cancelled, on_cancel))
             told.addErrback(lambda failure: self._log.failure("on_cancel failed", failure=failure))
@@ -283,66 +238,3 @@ class AMQPChannel:
 def _tell_if_cancelled(on_cancel: Callable[[BaseException], object], reason: BaseException) -> None:
     if isinstance(reason, ConsumerCancelled) and reason.initiator == "server":
         on_cancel(reason)
-
-
-class AMQPConnection:
-    """A :class:`~txmsg.abc.MessagingConnection` around a connection of the client.
-
-    connection: AMQPProtocol -- that one.
-    """
-
-    def __init__(self, connection: AMQPProtocol) -> None:
-        self.connection = connection
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can be used."""
-        return self.connection.is_open
-
-    async def _channel(self) -> AMQPChannel:
-        channel = await self.connection.channel()
-        await channel.confirm_select()
-        return AMQPChannel(channel)
-
-    def channel(self) -> Deferred[AMQPChannel]:
-        """A new channel, in confirm mode."""
-        return Deferred.fromCoroutine(self._channel())
-
-    def close(self) -> Deferred[None]:
-        """Close its channels and end it."""
-        return self.connection.close().addCallback(_nothing)
-
-    def when_closed(self) -> Deferred[BaseException]:
-        """Fires with the reason when it has ended."""
-        return self.connection.when_closed()
-
-    def __repr__(self) -> str:
-        return f"<AMQPConnection of {self.connection!r}>"
-
-
-class AMQPTransport:
-    """The transport of ``amqp://`` and ``amqps://``; a :class:`~txmsg.abc.MessagingTransport`."""
-
-    schemes = ("amqp", "amqps")
-    exchange_types = frozenset({"direct", "fanout", "topic", "headers"})
-    default_ports: Mapping[str, int] = MappingProxyType({"amqp": 5672, "amqps": 5671})
-    guarantees = Guarantees(
-        delivery="at-least-once",
-        is_ordered=True,
-        survives_restart=True,
-        redelivery_timeout=None,
-        has_heartbeats=True,
-    )
-
-    def connect(
-        self,
-        url: str,
-        *,
-        reactor: Any = None,
-        alternates: Sequence[str] = (),
-        options: Mapping[str, Any] | None = None,
-    ) -> Deferred[AMQPConnection]:
-        """Connect and log in; see :func:`txmsg.amqp.connect` for the URL and the errors."""
-        connected = connect(url, reactor=reactor)
-        del url
-        return connected.addCallback(AMQPConnection)
