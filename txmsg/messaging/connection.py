@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from txmsg.abc import MessagingTransport
 from txmsg.messaging.connecting import ConnectionLife
+from txmsg.messaging.entities.declaring import DeclarationCache
 from txmsg.messaging.failures import (
     channel_errors,
     connection_errors,
@@ -50,7 +51,7 @@ class Connection(ConnectionLife):
         self.heartbeat = heartbeat
         self.name = name
         #: What was declared over this connection.
-        self.declared_entities: dict[Any, Any] = {}
+        self.declared_entities = DeclarationCache()
 
     @property
     def transport(self) -> MessagingTransport:
