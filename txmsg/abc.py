@@ -231,8 +231,8 @@ class MessagingChannel(Protocol):
         properties: Properties | None = None,
         *,
         mandatory: bool = False,
-    ) -> Deferred[None]:
-        """Publish one message; fires when the broker has taken it over (the confirm).
+    ) -> Deferred[Any]:
+        """Publish one message; fires when the broker has taken it over (the confirm), whatever with.
 
         mandatory: fail with PublishReturned when it was routed to no queue; else such a message is dropped.
         PublishNacked: the broker refused it.  EncodeError: a property that AMQP cannot carry.
