@@ -115,6 +115,10 @@ class MessagingDelivery(Protocol):
         """The properties that are present; the headers are yours to change."""
 
     @property
+    def properties_error(self) -> BaseException | None:
+        """Why the sender's properties cannot be read, and `properties` are empty; None where they can."""
+
+    @property
     def exchange(self) -> str:
         """Where it was published to."""
 
@@ -321,6 +325,10 @@ class MessagingTransport(Protocol):
     default_ports: the port of each scheme that has one.
     exchange_types: the types of exchange it has; each works as RabbitMQ's does.
     guarantees: see there.
+
+    Two attributes may be there, too.  `url_options`, a frozenset of str: the keys that the query of a URL may have, so
+    that a misspelt one is found before anything is opened.  `url_defaults`, a mapping: what a URL means that does not
+    name its "hostname", "userid" or "virtual_host".
     """
 
     @property

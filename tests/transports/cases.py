@@ -113,6 +113,7 @@ class TransportCases(ReactorTestCase):
         first = await channel.get(queue)
         self.assertEqual((first.body, first.exchange, first.routing_key), (b"body", "", queue))
         self.assertEqual(dict(first.properties), PROPERTIES)
+        self.assertIsNone(first.properties_error)
         self.assertEqual((first.consumer_tag, first.redelivered), ("", False))
         second = await channel.get(queue, no_ack=True)
         self.assertEqual((second.body, dict(second.properties)), (b"more", {}))

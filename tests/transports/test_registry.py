@@ -82,6 +82,8 @@ class RegistryTests(SynchronousTestCase):
         amqp, memory = transport_for("amqp"), transport_for("memory")
         self.assertEqual(dict(amqp.default_ports), {"amqp": 5672, "amqps": 5671})
         self.assertEqual(dict(memory.default_ports), {})
+        self.assertLessEqual({"heartbeat", "cacertfile", "auth_mechanism"}, getattr(amqp, "url_options", set()))
+        self.assertEqual(getattr(memory, "url_defaults", None), {"virtual_host": "/"})
         for transport in (amqp, memory):
             self.assertEqual(transport.exchange_types, {"direct", "fanout", "topic", "headers"})
             self.assertEqual((transport.guarantees.delivery, transport.guarantees.is_ordered), ("at-least-once", True))

@@ -27,7 +27,7 @@ from txmsg.amqp.tls import TLSOptions
 from txmsg.amqp.validation import host_name, nearest, shown
 from txmsg.errors import ConfigurationError
 
-__all__ = ["KEYS", "parse"]
+__all__ = ["KEYS", "TLS_KEYS", "parse"]
 
 
 def _integer(key: str, value: str) -> int:
@@ -95,7 +95,7 @@ KEYS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
 }
 
 #: Query keys about TLS: key -> name in TLSOptions.
-_TLS_KEYS = {
+TLS_KEYS = {
     "cacertfile": "ca_file",
     "certfile": "cert_file",
     "keyfile": "key_file",
@@ -157,7 +157,7 @@ def _parse(url: str) -> dict[str, Any]:
         found["port"] = port
     found["virtual_host"] = _virtual_host(path)
     options = _query(query)
-    tls = {key: options.pop(key) for key in _TLS_KEYS if key in options}
+    tls = {key: options.pop(key) for key in TLS_KEYS if key in options}
     mechanism = options.pop("auth_mechanism", None)
     _set_parameters(found, options)
     if scheme == "amqps":
@@ -213,7 +213,7 @@ def _virtual_host(path: str) -> str:
 def _query(query: str) -> dict[str, str]:
     """Return the query's keys and decoded values; each key once."""
     options: dict[str, str] = {}
-    known = [*KEYS, *_TLS_KEYS, "auth_mechanism"]
+    known = [*KEYS, *TLS_KEYS, "auth_mechanism"]
     for pair in query.split("&") if query else ():
         key, separator, value = pair.partition("=")
         key = _decoded("query", key.replace("+", " "))
@@ -253,7 +253,7 @@ def _tls_options(given: dict[str, str]) -> TLSOptions:
         raise ConfigurationError(f"verify must be verify_peer, not {shown(verify)}")
     if given.get("server_name_indication") == "disable":
         raise ConfigurationError("server_name_indication cannot be disabled; leave it out to verify the host's name")
-    arguments: dict[str, Any] = {_TLS_KEYS[key]: value for key, value in given.items()}
+    arguments: dict[str, Any] = {TLS_KEYS[key]: value for key, value in given.items()}
     return TLSOptions(**arguments)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from txmsg.amqp import BasicProperties, Delivery, UndecodableProperties
-from txmsg.errors import DecodeError
 
 __all__ = ["AMQPDelivery"]
 
@@ -20,7 +19,7 @@ def _mapping(properties: BasicProperties | UndecodableProperties) -> dict[str, A
     if properties is known:
         return values.copy()
     if isinstance(properties, UndecodableProperties):
-        raise DecodeError(f"the properties of the message cannot be decoded: {properties.error}")
+        return {}
     values = properties.as_dict()
     if properties.headers is None:
         _last = (properties, values)
@@ -47,13 +46,16 @@ class AMQPDelivery:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """The properties that are present; a dict of this delivery's own.
-
-        DecodeError where the sender's cannot be decoded: the body is there still, and the delivery can be settled.
-        """
+        """The properties that are present; a dict of this delivery's own, empty where there is a `properties_error`."""
         if self._properties is None:
             self._properties = _mapping(self.delivery.properties)
         return self._properties
+
+    @property
+    def properties_error(self) -> BaseException | None:
+        """Why the sender's properties cannot be decoded; None where they can.  It can be settled either way."""
+        found = self.delivery.properties
+        return found.error if isinstance(found, UndecodableProperties) else None
 
     @property
     def exchange(self) -> str:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from txmsg.abc import Guarantees
-from txmsg.amqp import ReconnectingConnection
+from txmsg.amqp import ReconnectingConnection, uri
 from txmsg.errors import ConfigurationError
 from txmsg.transports.amqp.connection import AMQPConnection
 from txmsg.transports.amqp.settings import Settings, settings_of
@@ -30,6 +30,12 @@ class AMQPTransport:
 
     schemes = ("amqp", "amqps")
     default_ports: Mapping[str, int] = MappingProxyType({"amqp": 5672, "amqps": 5671})
+    #: What the query of a URL may say; the options say the rest.
+    url_options = frozenset({*uri.KEYS, *uri.TLS_KEYS, "auth_mechanism"})
+    #: What a URL means that does not say so.
+    url_defaults: Mapping[str, str] = MappingProxyType(
+        {"hostname": "localhost", "userid": "guest", "virtual_host": "/"}
+    )
     exchange_types = frozenset({"direct", "fanout", "topic", "headers"})
     guarantees = Guarantees(
         delivery="at-least-once",

@@ -38,6 +38,9 @@ class MemoryDelivery:
         "redelivered",
     )
 
+    #: They came as values, so they can be read.
+    properties_error: BaseException | None = None
+
     def __init__(
         self,
         channel: MemoryChannel,

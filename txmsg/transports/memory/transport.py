@@ -57,6 +57,8 @@ class MemoryTransport:
 
     schemes = ("memory",)
     default_ports: Mapping[str, int] = MappingProxyType({})
+    url_options: frozenset[str] = frozenset()
+    url_defaults: Mapping[str, str] = MappingProxyType({"virtual_host": "/"})
     exchange_types = frozenset({"direct", "fanout", "topic", "headers"})
     guarantees = Guarantees(delivery="at-least-once", is_ordered=True, survives_restart=False, redelivery_timeout=None)
 
