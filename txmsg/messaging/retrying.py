@@ -134,7 +134,7 @@ class Retrying:
     waits(exc, retries) -- whether to wait after this failure (`retries`: how many there were before it), None: always.
         A retry without a wait is made at once, and does not lengthen the waits that follow.
 
-    What `errback` and `callback` raise ends it with that error.
+    What `errback` and `callback` raise ends it with that error.   attempts: int -- how often it was tried so far.
     """
 
     def __init__(
@@ -155,6 +155,7 @@ class Retrying:
         self._errback = errback
         self._callback = callback
         self._waits = waits
+        self.attempts = 0
         self._retries = 0
         self._rounds = 0
         self._deadline: float | None = None
@@ -163,11 +164,6 @@ class Retrying:
         self._limit: IDelayedCall | None = None
         self._under_way: Deferred[Any] | None = None
         self._result: Deferred[Any] | None = None
-
-    @property
-    def retries(self) -> int:
-        """How many retries there were so far."""
-        return self._retries
 
     def start(self) -> Deferred[Any]:
         """Make the first attempt now; once only.
@@ -184,8 +180,13 @@ class Retrying:
         self._try()
         return result
 
+    def abandon(self, reason: BaseException) -> None:
+        """Stop, and fail with `reason`; without effect when it has come to an end."""
+        self._fail(Failure(reason))
+
     def _try(self) -> None:
         self._call = None
+        self.attempts += 1
         under_way = maybeDeferred(self._attempt)
         if self._result is None:  # the attempt itself had it cancelled
             _drop(under_way)
