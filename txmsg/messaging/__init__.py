@@ -16,6 +16,8 @@ from txmsg.messaging.compression import (
     default_compressions,
 )
 from txmsg.messaging.connection import Connection
+from txmsg.messaging.consumer import Consumer
+from txmsg.messaging.dispatch import Callback, MessageDispatch
 from txmsg.messaging.entities import (
     DELIVERY_MODES,
     PERSISTENT_DELIVERY_MODE,
@@ -38,6 +40,10 @@ from txmsg.messaging.failures import (
     recoverable_channel_errors,
     recoverable_connection_errors,
 )
+from txmsg.messaging.ignoring import IgnoredErrors, ignore_errors
+from txmsg.messaging.iterating import EventLoop, MessageIterator, drain_consumer, eventloop, itermessages
+from txmsg.messaging.message import Message
+from txmsg.messaging.replying import ReplyIterator, collect_replies, send_reply
 from txmsg.messaging.retrying import RetryIntervals, fxrange, fxrangemax, retry_over_time
 from txmsg.messaging.serialization import (
     Accept,
@@ -62,6 +68,7 @@ from txmsg.messaging.serialization import (
     register_pickle,
     serializers,
 )
+from txmsg.messaging.trust import Trust
 
 __all__ = [
     "DELIVERY_MODES",
@@ -70,27 +77,37 @@ __all__ = [
     "Accept",
     "AcceptList",
     "Broadcast",
+    "Callback",
     "Channel",
     "ChannelMember",
     "CompressionRegistry",
     "Connection",
+    "Consumer",
     "DeclarationCache",
     "DecompressionLimits",
     "Decompressor",
     "Encoded",
     "EncodedBody",
     "EntityChannel",
+    "EventLoop",
     "Exchange",
+    "IgnoredErrors",
     "JSONLimits",
     "JSONSerializer",
     "JSONTypes",
     "MaybeChannelBound",
+    "Message",
+    "MessageDispatch",
+    "MessageIterator",
     "OutgoingMessage",
     "Queue",
+    "ReplyIterator",
     "RetryIntervals",
     "SerializerRegistry",
+    "Trust",
     "binding",
     "channel_errors",
+    "collect_replies",
     "compress",
     "compressions",
     "connection_errors",
@@ -101,12 +118,16 @@ __all__ = [
     "default_serializers",
     "delivery_mode_of",
     "disable_insecure_serializers",
+    "drain_consumer",
     "dumps",
     "enable_insecure_serializers",
     "encode_body",
+    "eventloop",
     "fxrange",
     "fxrangemax",
+    "ignore_errors",
     "is_recoverable",
+    "itermessages",
     "json_types",
     "loads",
     "maybe_declare",
@@ -116,5 +137,6 @@ __all__ = [
     "register_json",
     "register_pickle",
     "retry_over_time",
+    "send_reply",
     "serializers",
 ]
