@@ -18,7 +18,7 @@ class HandMadeDelivery:
     What is not in `info` (exchange, routing_key, redelivered, consumer_tag) is "" or False.
     """
 
-    __slots__ = ("_channel", "_info", "body", "delivery_tag", "properties")
+    __slots__ = ("_channel", "_info", "body", "delivery_tag", "properties", "properties_error")
 
     def __init__(
         self, body: bytes, properties: dict[str, Any], info: dict[str, Any], delivery_tag: int, channel: Channel | None
@@ -28,6 +28,7 @@ class HandMadeDelivery:
         self._info = info
         self.delivery_tag = delivery_tag
         self._channel = channel
+        self.properties_error: BaseException | None = None
 
     @property
     def exchange(self) -> str:

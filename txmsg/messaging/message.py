@@ -211,13 +211,13 @@ class Message:
         """
         if self._body is not None:
             return self._body
+        self._raise_again()
         headers = self.properties.get("headers")
         compression = headers.get("compression") if headers else None
         if not compression:
             self._check_properties()
             self._body = self.delivery.body
             return self._body
-        self._raise_again()
         trust = self._trust
         try:
             self._body = open_body(
@@ -276,7 +276,7 @@ class Message:
 
     def _check_properties(self) -> None:
         """A property list that could not be decoded says nothing of the body: it is not raw octets."""
-        error = getattr(self.delivery, "properties_error", None)
+        error = self.delivery.properties_error
         if error is not None:
             raise self._failed(DecodeError(f"the properties of the message cannot be decoded: {clip(str(error))}"))
 
