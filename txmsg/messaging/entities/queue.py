@@ -18,6 +18,10 @@ from txmsg.messaging.entities.declaring import cache_of
 from txmsg.messaging.entities.entity import EntityChannel, MaybeChannelBound, channel_of
 from txmsg.messaging.entities.exchange import Exchange, exchange_name
 from txmsg.messaging.entities.fields import count, flag, frozen, milliseconds, name, seconds, table
+from txmsg.messaging.entities.sources import sources
+from txmsg.messaging.message import Message, received
+from txmsg.messaging.serialization import Accept
+from txmsg.messaging.trust import Trust
 
 if TYPE_CHECKING:
     pass
@@ -103,7 +107,7 @@ class Queue(MaybeChannelBound):
         #: In which epoch of the connection the broker named it.
         self._named_in: int | None = None
         #: Where its messages come from; None where it has `bindings`.
-        self.exchange, self.bindings = _sources(exchange, bindings)
+        self.exchange, self.bindings = sources(exchange, bindings)
         self.routing_key = _name("routing_key", routing_key or self.routing_key)
         if on_declared is not None and not callable(on_declared):
             raise ConfigurationError(f"on_declared is {clip(repr(on_declared))}: give something that can be called")
@@ -333,6 +337,24 @@ class Queue(MaybeChannelBound):
             cache.forget("queue", self._name)
         return gone
 
+    def get(self, no_ack: bool | None = None, accept: Accept = None) -> Deferred[Message | None]:
+        """Take one message; fires with it, or with None if the queue is empty.
+
+        no_ack: None takes the queue's own; otherwise the message is to be settled.
+        accept: content types that are decoded, as for a Consumer; None: JSON, text and raw octets.
+
+        SerializerNotInstalled: a name in `accept` that is not known.  Whether the body may be decoded, and can be, is
+        seen when `payload` is asked for.
+        """
+        return self._do(self._get(no_ack, accept), False, None)
+
+    async def _get(self, no_ack: bool | None, accept: Accept) -> Message | None:
+        trust = Trust.of(accept)
+        channel: Any = self._on(None)
+        no_ack = self.no_ack if no_ack is None else no_ack
+        delivery = await channel.get(self._name, no_ack=no_ack)
+        return None if delivery is None else received(delivery, channel, trust, no_ack=no_ack)
+
     def consume(
         self,
         consumer_tag: str = "",
@@ -455,32 +477,3 @@ _ARGUMENTS = ("queue_arguments", "binding_arguments", "consumer_arguments")
 
 # `name` is a parameter of the constructor, and a property.
 _name = name
-
-
-def _sources(exchange: Any, bindings: Any) -> tuple[Exchange | None, list[binding]]:
-    """The one exchange, or the bindings; where neither is given, the default exchange."""
-    found: list[binding] = []
-    if bindings is not None:
-        found.extend(_checked(bindings))
-    if isinstance(exchange, Iterable) and not isinstance(exchange, str):
-        found.extend(_checked(exchange))
-        exchange = None
-    if exchange is not None and not isinstance(exchange, Exchange | str):
-        raise ConfigurationError(
-            f"exchange is {clip(repr(exchange))}: give an Exchange, its name, a list of bindings, or None"
-        )
-    if not found:
-        return (exchange if isinstance(exchange, Exchange) else Exchange(exchange or "")), []
-    if exchange is not None and exchange_name(exchange):
-        raise ConfigurationError("a queue has an exchange or bindings: make the exchange one of the bindings")
-    return None, list(dict.fromkeys(found))
-
-
-def _checked(bindings: Any) -> Iterable[binding]:
-    if isinstance(bindings, str | Mapping) or not isinstance(bindings, Iterable):
-        raise ConfigurationError(f"bindings is {clip(repr(bindings))}: give a list of bindings")
-    found = list(bindings)
-    for each in found:
-        if not isinstance(each, binding):
-            raise ConfigurationError(f"a binding is {clip(repr(each))}: make it with binding(exchange, routing_key)")
-    return found
