@@ -18,6 +18,7 @@ from txmsg.messaging.compression import (
 from txmsg.messaging.connection import Connection
 from txmsg.messaging.consumer import Consumer
 from txmsg.messaging.dispatch import Callback, MessageDispatch
+from txmsg.messaging.ensuring import insured
 from txmsg.messaging.entities import (
     DELIVERY_MODES,
     PERSISTENT_DELIVERY_MODE,
@@ -43,6 +44,7 @@ from txmsg.messaging.failures import (
 from txmsg.messaging.ignoring import IgnoredErrors, ignore_errors
 from txmsg.messaging.iterating import EventLoop, MessageIterator, drain_consumer, eventloop, itermessages
 from txmsg.messaging.message import Message
+from txmsg.messaging.producer import Producer
 from txmsg.messaging.replying import ReplyIterator, collect_replies, send_reply
 from txmsg.messaging.retrying import RetryIntervals, fxrange, fxrangemax, retry_over_time
 from txmsg.messaging.serialization import (
@@ -100,6 +102,7 @@ __all__ = [
     "MessageDispatch",
     "MessageIterator",
     "OutgoingMessage",
+    "Producer",
     "Queue",
     "ReplyIterator",
     "RetryIntervals",
@@ -126,6 +129,7 @@ __all__ = [
     "fxrange",
     "fxrangemax",
     "ignore_errors",
+    "insured",
     "is_recoverable",
     "itermessages",
     "json_types",
