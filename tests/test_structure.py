@@ -18,8 +18,9 @@ LAYERS: dict[str, set[str]] = {
     "transports": {"abc", "errors", "wire", "amqp", "broker"},
     "messaging": {"abc", "errors", "transports.registry"},
     "rpc": {"messaging", "abc", "errors"},
-    # The consumer service stands on the client itself, the highest layer there is so far.
-    "service": {"amqp", "messaging", "rpc", "abc", "errors"},
+    # The consumer service stands on the client itself; its declared handlers get the messaging layer's values, which
+    # the transport makes of the client's.
+    "service": {"amqp", "messaging", "rpc", "abc", "errors", "transports.amqp"},
     "compat": {"amqp", "errors", "wire.events", "wire.methods"},
     "tap": {"broker", "service", "rpc", "messaging", "amqp", "abc", "errors"},
     # `txmsg migrate` reads source and needs nothing that it reads about.

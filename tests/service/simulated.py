@@ -79,11 +79,14 @@ class ServiceCase(SynchronousTestCase):
         self.results[delivery.body] = Deferred()
         return self.results[delivery.body]
 
-    def make(self, handler: Any = None, **config: Any) -> ConsumerService:
-        config = {"queue": "work", "handler": "none:none", "concurrency": 5, **config}
+    def make(self, handler: Any = None, *, consumers: Any = None, **config: Any) -> ConsumerService:
+        if consumers is None:
+            config = {"queue": "work", "handler": "none:none", **config}
+            handler = handler or self.handler
         self.service = ConsumerService(
-            ConsumerConfig(**config),
-            handler or self.handler,
+            ConsumerConfig(**{"concurrency": 5, **config}),
+            handler,
+            consumers=consumers,
             reactor=self.clock,
             endpoint=self.simulation.endpoints("service"),
         )

@@ -15,6 +15,7 @@ from txmsg.service.config import ConsumerConfig
 from txmsg.service.consumer import ConsumerService
 from txmsg.service.exit_codes import Outcome
 from txmsg.service.policy import Halt
+from txmsg.service.subscription import Subscription
 
 
 class StartTests(ServiceCase):
@@ -123,10 +124,10 @@ class StartTests(ServiceCase):
     def test_the_unexpected_at_start_has_its_traceback_in_the_log(self) -> None:
         service = self.make()
 
-        def broken() -> Any:
+        def broken(*args: object) -> Any:
             raise ZeroDivisionError("oops")
 
-        self.patch(service, "_make_dispatch", broken)
+        self.patch(Subscription, "_make_dispatch", broken)
         service.startService()
         self.simulation.advance(1)
         self.assertIn("ZeroDivisionError: oops", self.ended_with(11))
@@ -257,7 +258,7 @@ class StopTests(ServiceCase):
         def broken(*args: object) -> Any:
             raise ZeroDivisionError
 
-        self.patch(service._channel, "close", broken)
+        self.patch(service._subscriptions[0].channel, "close", broken)
         self.stopped()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
@@ -324,6 +325,6 @@ class EndTests(ServiceCase):
 
     def test_the_handler_of_the_configuration_is_imported(self) -> None:
         service = ConsumerService(ConsumerConfig(queue="q", handler="math:floor"))
-        self.assertEqual(service._handler(2.5), 2)
+        self.assertEqual(service._plans[0].handler(2.5), 2)
         with self.assertRaises(errors.ConfigurationError):
             ConsumerService(ConsumerConfig(queue="q", handler="math:flor"))

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from txmsg.messaging.entities import Queue
 from txmsg.service.config import ConsumerConfig, load_config
 from txmsg.service.consumer import ConsumerService
+from txmsg.service.declared import ON_DECODE_ERROR, declaration_of
 from txmsg.service.exit_codes import ExitCode
-from txmsg.service.handler import ThreadRunner, wants_publisher
+from txmsg.service.handler import ThreadRunner, wants
 from txmsg.service.policy import Halt, Reject, Requeue
 from txmsg.service.settings import SETTINGS
+from txmsg.service.tables import CONSUMER_KEYS
 from txmsg.service.watch import REFUSED_LATER
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "consumer-service.md").read_text()
@@ -64,7 +67,7 @@ def test_every_exit_code_has_its_row() -> None:
 
 
 def test_the_file_of_the_example(tmp_path: Path) -> None:
-    text, retries = blocks("toml")
+    _, text, retries = blocks("toml")
     path = tmp_path / "orders.toml"
     path.write_text(retries + text)
     secret = tmp_path / "secret"
@@ -75,6 +78,31 @@ def test_the_file_of_the_example(tmp_path: Path) -> None:
     assert (config.threads, config.concurrency, config.warnings) == (8, 8, ())
     assert (config.retry_delays, config.dead_letter, config.on_failure) == ((1, 10, 60), "orders.failed", "retry")
     assert config.url == "amqps://rabbit1.example/shop;amqps://rabbit2.example/shop"
+
+
+def test_the_keys_of_the_tables(tmp_path: Path) -> None:
+    """Issue: keys documented, those of [[consumer]] too; and the table of the example is what its Python is."""
+    section = PAGE.split("## Declared handlers")[1].split("\n## ")[0]
+    own = {name for name in CONSUMER_KEYS if name not in {setting.name for setting in SETTINGS}}
+    names = {name for row in rows("Declared handlers") for name in re.findall(r"[a-z_]+", row)}
+    assert own <= names
+    shared = re.search(r"A table has the settings .*?\((.*?)\)", section, re.DOTALL)
+    assert shared is not None
+    assert set(re.findall(r"`([a-z_]+)`", shared[1])) == set(CONSUMER_KEYS) - own
+    assert set(ON_DECODE_ERROR) <= set(re.findall(r"[a-z_]+", section))
+    path = tmp_path / "shop.toml"
+    path.write_text(blocks("toml")[0])
+    (declared,) = load_config({"config": str(path)}, {}).consumers
+    names_of_python: dict[str, Any] = {}
+    exec(compile(blocks("python")[4], "docs/consumer-service.md", "exec"), names_of_python)
+    expected = declaration_of(names_of_python["order"])
+    assert expected is not None
+    assert (declared.accept, declared.settings) == (expected.accept, expected.settings)
+    (queue,), (other,) = declared.queues, expected.queues
+    assert isinstance(queue, Queue)
+    assert isinstance(other, Queue)
+    assert queue.name == other.name
+    assert [(each.exchange, each.routing_key) for each in queue.bindings] == [(other.exchange, other.routing_key)]
 
 
 def test_the_limits_of_the_text() -> None:
@@ -90,7 +118,7 @@ def test_the_python_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     for block in blocks("python"):
         exec(compile(block, "docs/consumer-service.md", "exec"), names)
     assert isinstance(names["service"], ConsumerService)
-    assert wants_publisher(names["forward"])
+    assert wants(names["forward"], "publisher")
     assert not ThreadRunner(names["blocking"], 1, None)._busy
 
     class Delivery:

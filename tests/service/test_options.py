@@ -13,6 +13,7 @@ import pytest
 
 from txmsg import __version__
 from txmsg.service import options as options_module
+from txmsg.service import plan as plan_module
 from txmsg.service.exit import ProcessExit
 from txmsg.service.options import ConsumerOptions
 from txmsg.service.settings import SETTINGS
@@ -57,7 +58,7 @@ def test_the_options_of_the_issue(stderr: io.StringIO, tmp_path: Path) -> None:
     assert settings.bind == (("events", "order.*"), ("logs", ""))
     assert (settings.prefetch, settings.concurrency) == (50, 4)
     assert settings.queue_arguments == {"x-max-length": 5}
-    assert options.handler(2.5) == 2
+    assert options.plans[0].handler(2.5) == 2
     assert stderr.getvalue() == ""
 
 
@@ -145,6 +146,6 @@ def test_the_exit_function_is_registered_before_the_handler_is_imported(
         order.append("import")
         return int
 
-    monkeypatch.setattr(options_module, "load_handler", imported)
+    monkeypatch.setattr(plan_module, "load_handler", imported)
     parse(*NEEDED)
     assert order == ["at_exit", "import"]

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from tests.service.simulated import ServiceCase
 from txmsg.amqp import BasicProperties, Publisher
 from txmsg.errors import PublishReturned
-from txmsg.service.handler import wants_publisher
+from txmsg.service.handler import wants
 
 
 class Instance:
@@ -27,12 +27,12 @@ class WantsTests(ServiceCase):
 
         def others(delivery: Any, **others: Any) -> None: ...
 
-        self.assertTrue(wants_publisher(positional))
-        self.assertTrue(wants_publisher(coroutine))
-        self.assertTrue(wants_publisher(Instance()))
+        self.assertTrue(wants(positional, "publisher"))
+        self.assertTrue(wants(coroutine, "publisher"))
+        self.assertTrue(wants(Instance(), "publisher"))
         handlers: list[Any] = [without, others, [].append, dict]
         for handler in handlers:
-            self.assertFalse(wants_publisher(handler), handler)
+            self.assertFalse(wants(handler, "publisher"), handler)
 
 
 class PublishingTests(ServiceCase):

@@ -8,7 +8,6 @@ URL that was overridden are never sent to the URL that overrode it.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import stat
@@ -21,10 +20,18 @@ from urllib.parse import unquote
 
 from txmsg.amqp.secret import Secret
 from txmsg.errors import clip
+from txmsg.service.declared import DeclaredConsumer
 from txmsg.service.exit_codes import ExitCode
-from txmsg.service.settings import SETTINGS, SETTINGS_BY_NAME, UNLIMITED, Setting, SettingError, split_urls
+from txmsg.service.settings import (
+    SETTINGS,
+    SETTINGS_BY_NAME,
+    UNLIMITED,
+    SettingError,
+    nearest_name,
+    split_urls,
+)
 
-__all__ = ["ConsumerConfig", "load_config", "nearest_name"]
+__all__ = ["ConsumerConfig", "load_config"]
 
 #: Where the broker is when nobody says.
 DEFAULT_URL = "amqp://localhost"
@@ -37,15 +44,18 @@ _PASSWORD_FILE_LIMIT = 65536
 class ConsumerConfig:
     """What the service is to do; see docs/consumer-service.md for each key.
 
-    queue, handler: required.  url: one or several with ";" between them; may hold users and passwords.  username,
-    password: both or none; they replace those of the URLs.  paths: absolute or relative to the current directory.
+    queue and handler; or app, the module with declared handlers; or consumers, those of the file's [[consumer]] tables.
+    url: one or several with ";" between them; may hold users and passwords.  username, password: both or none; they
+    replace those of the URLs.  paths: absolute or relative to the current directory.
     prefetch: 0 means unlimited.  Times are in seconds; a limit that is None is none, but for refused_limit, where it
     is 0 until the service has consumed for the first time, and 300 from then on.  dead_letter: "" is QUEUE.dead.
     warnings: lines to log at start.
     """
 
-    queue: str
-    handler: str
+    queue: str = ""
+    handler: str = ""
+    app: str = ""
+    consumers: tuple[DeclaredConsumer, ...] = ()
     url: str | Secret = field(default=DEFAULT_URL, repr=False)
     username: str | None = None
     password: Secret | None = None
@@ -103,16 +113,11 @@ _FILE, _ENVIRONMENT, _OPTION = 1, 2, 3
 #: What the values of an option that was given several times become; without an entry a tuple.
 _COLLECT: Mapping[str, Callable[[Any], Any]] = {"queue_arguments": dict, "url": ";".join}
 
+#: How the queue is to be; declared handlers say it themselves.
+_OF_A_QUEUE = ("declare", "durable", "auto_delete", "queue_arguments", "bind")
+
 #: The limits that are none when they say so.
 _LIMITS = ("start_limit", "recovery_limit", "refused_limit", "resubscribe_limit")
-
-
-def nearest_name(name: str, known: list[str]) -> str:
-    """A hint for an unknown name: the nearest known one, or all of them when none is near."""
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"known are: {', '.join(sorted(known))}"
 
 
 def _refuse(label: str, problem: object, rank: int) -> SettingError:
@@ -164,10 +169,16 @@ def _read_file(path: str, given: dict[str, _Given]) -> None:
         raise SettingError(f"{path} is not valid TOML: {clip(str(error))}") from None
     except RecursionError:
         raise SettingError(f"{path} is nested too deeply") from None
+    tables = document.pop("consumer", None)
+    if tables is not None:
+        # Only here: it leads to the messaging layer.
+        from txmsg.service.tables import declared_by
+
+        given["consumers"] = _Given(declared_by(tables, path), _FILE, f"[[consumer]] in {path}")
     for name, value in document.items():
         setting = SETTINGS_BY_NAME.get(name)
         if setting is None:
-            hint = nearest_name(name.replace("-", "_"), list(SETTINGS_BY_NAME))
+            hint = nearest_name(name.replace("-", "_"), ["consumer", *SETTINGS_BY_NAME])
             raise SettingError(f"unknown key {clip(name)!r} in {path}; {hint}")
         label = f"key {name!r} in {path}"
         try:
@@ -268,12 +279,17 @@ def _credentials(
     return bare, user.value, Secret(secret)
 
 
-def _required(given: dict[str, _Given], setting: Setting) -> str:
-    if setting.name not in given:
-        raise SettingError(
-            f"--{setting.option} is required (or {setting.name!r} in a file given with --config)", ExitCode.USAGE
-        )
-    return str(given[setting.name].value)
+def _check_declared(given: dict[str, _Given]) -> None:
+    """There is something to run, and only one word on how."""
+    declared = given.get("app") or given.get("consumers")
+    if declared is None:
+        if "handler" not in given:
+            instead = "or --app; or 'handler', 'app' or [[consumer]] in a file given with --config"
+            raise SettingError(f"--handler is required ({instead})", ExitCode.USAGE)
+        return
+    for name in ("handler", "queue", *_OF_A_QUEUE, "consumer_tag", "exclusive", "dead_letter"):
+        if name in given:
+            raise _refuse(given[name].label, f"has no effect with {declared.label}: say it there", given[name].rank)
 
 
 def load_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerConfig:
@@ -297,10 +313,9 @@ def _load(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerCon
     config_path = options.get("config")
     if config_path is not None:
         _read_file(config_path, given)
-    queue = _required(given, SETTINGS_BY_NAME["queue"])
-    handler = _required(given, SETTINGS_BY_NAME["handler"])
+    _check_declared(given)
     url, username, password = _credentials(given, warnings, config_path)
-    credential_names = {"url", "username", "password", "password_file", "queue", "handler"}
+    credential_names = {"url", "username", "password", "password_file"}
     plain = {name: item.value for name, item in given.items() if name not in credential_names}
     _check_together(given)
     threads = plain.get("threads", 0)
@@ -315,8 +330,6 @@ def _load(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerCon
     if 0 < plain["prefetch"] < concurrency:
         warnings.append(f"prefetch {prefetch} is below concurrency {concurrency}: only {prefetch} handlers can be busy")
     return ConsumerConfig(
-        queue=queue,
-        handler=handler,
         url=url,
         username=username,
         password=password,

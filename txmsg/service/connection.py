@@ -18,13 +18,17 @@ from txmsg.service.settings import SettingError, split_urls
 __all__ = ["connection_targets"]
 
 
-def connection_targets(config: ConsumerConfig) -> list[ConnectionParameters]:
-    """The parameters for each URL of `config`.  Raises SettingError.
+def connection_targets(config: ConsumerConfig, queue: str = "") -> list[ConnectionParameters]:
+    """The parameters for each URL of `config`; `queue`: what is consumed, for the connection's name.
+
+    Raises SettingError.
 
     With a client certificate and no user, the login is EXTERNAL: the certificate says who we are
     (https://www.rabbitmq.com/docs/access-control#mechanisms).
     """
-    overrides: dict[str, Any] = {"connection_name": config.connection_name or f"txmsg-consumer {config.queue}"}
+    overrides: dict[str, Any] = {
+        "connection_name": config.connection_name or f"txmsg-consumer {clip(queue or config.queue)}"
+    }
     if config.heartbeat is not None:
         overrides["heartbeat"] = config.heartbeat
     if config.allow_plaintext_auth:

@@ -15,7 +15,7 @@ consumer that is there or on its way back (R25).  What is unsettled when it ends
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -29,24 +29,22 @@ from txmsg.amqp import (
     Backoff,
     ConnectionParameters,
     ReconnectingConnection,
-    RecoveringChannel,
-    RecoveringConsumer,
     RecoveryEvent,
     RecoveryState,
     StateChange,
 )
-from txmsg.amqp.recovery.duplicates import DuplicateWindow
 from txmsg.amqp.recovery.events import CHANNEL_FAILED, CONSUMER_ENDED
 from txmsg.amqp.secret import Secret
 from txmsg.errors import NotFound, OperationTimeout, TxmsgError, clip
 from txmsg.service.config import ConsumerConfig
 from txmsg.service.connection import connection_targets
-from txmsg.service.dispatch import HandlerDispatch
+from txmsg.service.declared import DeclaredConsumer
+from txmsg.service.dispatch import Counts, HandlerDispatch
 from txmsg.service.exit_codes import ExitCode, Outcome, Stage, explain
-from txmsg.service.handler import Handler, HandlerRunner, ReactorRunner, ThreadRunner, load_handler, wants_publisher
-from txmsg.service.policy import FailurePolicy, OnFailure
+from txmsg.service.handler import Handler
+from txmsg.service.plan import ConsumerPlan, plan_consumers
 from txmsg.service.publishing import ServicePublishing
-from txmsg.service.retrying import ServiceRetry, retry_policy
+from txmsg.service.subscription import Subscription
 from txmsg.service.watch import ConnectionWatch
 
 __all__ = ["ConsumerService"]
@@ -64,11 +62,13 @@ class _State(enum.Enum):
 
 
 class ConsumerService(Service):
-    """Consumes one queue with one handler.
+    """Consumes one queue with one handler, or what several declared handlers say.
 
-    config: what to do.  handler: the callable; None imports `config.handler`.  reactor: None takes the
-    global one when the service starts.  endpoint: as for :class:`txmsg.amqp.ReconnectingConnection`, for
-    tests without sockets.
+    config: what to do.  handler: the callable; None imports what `config` names.
+    consumers: handlers with `@consumes`, or DeclaredConsumers, in place of those that `config` names.
+    reactor: None takes the global one when the service starts.
+    endpoint: as for :class:`txmsg.amqp.ReconnectingConnection`, for tests without sockets.
+    plans: what `plan_consumers` has made of `config` already.
 
     Raises ConfigurationError for parameters or a handler that cannot be used.
     """
@@ -80,29 +80,28 @@ class ConsumerService(Service):
         config: ConsumerConfig,
         handler: Handler | None = None,
         *,
+        consumers: Sequence[DeclaredConsumer | Handler] | None = None,
         reactor: Any = None,
         endpoint: Callable[[Any], IStreamClientEndpoint] | None = None,
+        plans: Sequence[ConsumerPlan] | None = None,
     ) -> None:
         self.config = config
-        self._handler = load_handler(config.handler) if handler is None else handler
-        self._targets: list[ConnectionParameters] = connection_targets(config)
-        self._policy = retry_policy(config)
+        self._plans = list(plans) if plans is not None else plan_consumers(config, handler, consumers)
+        self._queue = ", ".join(plan.config.queue for plan in self._plans)
+        self._targets: list[ConnectionParameters] = connection_targets(config, self._queue)
         self._reactor = reactor
         self._endpoint = endpoint
         self._addresses = {f"{target.host}:{target.port}": target.as_url() for target in self._targets}
         self._address = "; ".join(self._addresses.values())
         self._state = _State.IDLE
-        self._stage = Stage.CONNECT
         self._starting: Deferred[None] | None = None
         self._connection: ReconnectingConnection | None = None
         self._watch: ConnectionWatch | None = None
         self._publishing: ServicePublishing | None = None
-        self._retry: ServiceRetry | None = None
-        self._channel: RecoveringChannel | None = None
-        self._consumer: RecoveringConsumer | None = None
+        self._subscriptions: list[Subscription] = []
+        #: That which an error is about.
+        self._current: Subscription | None = None
         self._consumer_error: BaseException | None = None
-        self._runner: HandlerRunner | None = None
-        self._dispatch: HandlerDispatch | None = None
         self._deadline: Any = None
         self._outcome: Outcome | None = None
         self._waiting: list[Deferred[Outcome]] = []
@@ -110,12 +109,12 @@ class ConsumerService(Service):
     def __repr__(self) -> str:
         connection = self._connection
         where = "" if connection is None else f", connection {connection.state.value}"
-        return f"<ConsumerService queue={self.config.queue!r} {self._state.value}{where}>"
+        return f"<ConsumerService queue={clip(self._queue)!r} {self._state.value}{where}>"
 
     @property
     def is_consuming(self) -> bool:
         """Whether the broker has it among the queue's consumers now; False also during an outage."""
-        return self._state is _State.CONSUMING and self._consumer is not None and self._consumer.is_subscribed
+        return self._state is _State.CONSUMING and all(each.is_subscribed for each in self._subscriptions)
 
     @property
     def stop_limit(self) -> float:
@@ -144,6 +143,17 @@ class ConsumerService(Service):
             from twisted.internet import reactor
 
             self._reactor = reactor
+        passwords: list[Secret | None] = [getattr(target.credentials, "password", None) for target in self._targets]
+        self._subscriptions = [
+            Subscription(
+                plan,
+                reactor=self._reactor,
+                on_ended=self._consumer_ended,
+                on_halt=self._halted,
+                secrets=[password for password in passwords if password is not None],
+            )
+            for plan in self._plans
+        ]
         for warning in self.config.warnings:
             self._log.warn("{warning}", warning=warning)
         self._reactor.callWhenRunning(self._begin)
@@ -157,8 +167,8 @@ class ConsumerService(Service):
 
     def stop_now(self) -> None:
         """Cut the drain short: what handlers have not finished goes back to the queue."""
-        if self._state is _State.STOPPING and self._dispatch is not None:
-            self._dispatch.abandon()
+        if self._state is _State.STOPPING:
+            self._abandon()
 
     # -- start ----------------------------------------------------------------------------------------
 
@@ -191,27 +201,32 @@ class ConsumerService(Service):
         return connection, watch
 
     async def _start(self) -> None:
-        config = self.config
         connection, watch = self._connection, self._watch = self._connect("the connection", "")
         connection.add_state_callback(self._state_changed)
         connection.add_event_callback(self._event_happened)
         connection.when_closed().addCallback(self._failed)
         watch.begin()
         await connection.start()
-        if self._policy is not None or wants_publisher(self._handler):
+        if any(subscription.plan.publishes for subscription in self._subscriptions):
             name = f"{self._targets[0].connection_name} (publishing)"
             self._publishing = ServicePublishing(
                 *self._connect("the publishing connection", name),
-                timeout=config.publish_timeout,
+                timeout=self.config.publish_timeout,
                 on_closed=self._failed,
             )
             self._publishing.start()
-            if self._policy is not None:
-                self._retry = ServiceRetry(config, self._policy, self._publishing.publisher)
+        for subscription in self._subscriptions:
+            self._current = subscription
+            await self._subscribe(subscription, connection, watch)
+
+    async def _subscribe(
+        self, subscription: Subscription, connection: ReconnectingConnection, watch: ConnectionWatch
+    ) -> None:
+        publisher = None if self._publishing is None else self._publishing.publisher
         while True:
             epoch = connection.epoch
             try:
-                await self._subscribe(connection)
+                await subscription.subscribe(connection, publisher)
             except OperationTimeout:
                 # A call waits for a connection only so long; the limits of the start are longer.
                 if watch.start_is_over:
@@ -227,75 +242,15 @@ class ConsumerService(Service):
             else:
                 return
 
-    async def _subscribe(self, connection: ReconnectingConnection) -> None:
-        config = self.config
-        self._stage = Stage.DECLARE if config.declare else Stage.CHECK
-        if self._channel is None:
-            self._channel = await connection.channel(prefetch_count=config.prefetch)
-        channel = self._channel
-        if self._retry is not None:
-            await self._retry.declare(channel)
-        if self._retry is None or not config.declare:
-            await channel.queue_declare(
-                config.queue,
-                passive=not config.declare,
-                durable=config.durable,
-                auto_delete=config.auto_delete,
-                arguments=dict(config.queue_arguments) or None,
-            )
-        self._stage = Stage.BIND
-        for exchange, key in config.bind:
-            await channel.queue_bind(config.queue, exchange, key)
-        self._stage = Stage.CONSUME
-        dispatch = self._dispatch or self._make_dispatch()
-        self._consumer = await channel.basic_consume(
-            config.queue,
-            dispatch.offer,
-            consumer_tag=config.consumer_tag,
-            exclusive=config.exclusive,
-            dedupe=DuplicateWindow(config.dedupe_window, clock=self._reactor) if config.dedupe_window else None,
-            resubscribe_limit=config.resubscribe_limit,
-        )
-
-    def _make_dispatch(self) -> HandlerDispatch:
-        config = self.config
-        publishing = self._publishing
-        publisher = None if publishing is None or not wants_publisher(self._handler) else publishing.publisher
-        if config.threads:
-            self._runner = ThreadRunner(self._handler, config.threads, self._reactor, publisher)
-        else:
-            self._runner = ReactorRunner(self._handler, publisher)
-        self._runner.start()
-        passwords: list[Secret | None] = [getattr(target.credentials, "password", None) for target in self._targets]
-        self._dispatch = HandlerDispatch(
-            self._runner,
-            FailurePolicy(OnFailure(config.on_failure), config.requeue_delay),
-            concurrency=config.concurrency,
-            clock=self._reactor,
-            queue=config.queue,
-            on_halt=self._halted,
-            secrets=[password for password in passwords if password is not None],
-            retry=None if self._retry is None else self._retry.retry,
-        )
-        return self._dispatch
-
     def _started(self, _result: None) -> None:
         self._starting = None
-        assert self._consumer is not None
         assert self._watch is not None
-        self._stage = Stage.RUNNING
         if self._state is not _State.STARTING:
             return  # A handler halted us, or the broker left, in the same breath as consume-ok.
         self._state = _State.CONSUMING
         self._watch.started()
-        self._log.info(
-            "consuming from queue {queue} as {tag}, prefetch {prefetch}, concurrency {concurrency}",
-            queue=clip(self.config.queue),
-            tag=clip(self._consumer.consumer_tag),
-            prefetch=self.config.prefetch or "unlimited",
-            concurrency=self.config.concurrency,
-        )
-        self._consumer.when_ended().addCallback(self._consumer_ended)
+        for subscription in self._subscriptions:
+            subscription.started()
 
     def _start_failed(self, failure: Failure) -> None:
         self._starting = None
@@ -309,12 +264,16 @@ class ConsumerService(Service):
     # -- while it runs --------------------------------------------------------------------------------
 
     def _state_changed(self, change: StateChange) -> None:
-        if change.new is RecoveryState.LOST and self._dispatch is not None:
-            self._dispatch.drop_stale()
+        if change.new is RecoveryState.LOST:
+            self._drop_stale()
+
+    def _drop_stale(self) -> None:
+        for dispatch in self._dispatches:
+            dispatch.drop_stale()
 
     def _event_happened(self, event: RecoveryEvent) -> None:
-        if event.kind == CHANNEL_FAILED and self._dispatch is not None:
-            self._dispatch.drop_stale()
+        if event.kind == CHANNEL_FAILED:
+            self._drop_stale()
         elif event.kind == CONSUMER_ENDED:
             self._consumer_error = event.error
 
@@ -323,10 +282,14 @@ class ConsumerService(Service):
     def _failed(self, reason: BaseException) -> None:
         """It cannot go on: given up, closed for good, or not started."""
         if self._state in (_State.STARTING, _State.CONSUMING):
-            self._end(explain(reason, self._stage, address=self._address, queue=self.config.queue))
+            stage, queue = Stage.CONNECT, self._queue
+            if self._current is not None:
+                stage, queue = self._current.stage, self._current.queue
+            self._end(explain(reason, stage, address=self._address, queue=queue))
 
-    def _consumer_ended(self, reason: BaseException) -> None:
+    def _consumer_ended(self, reason: BaseException, subscription: Subscription) -> None:
         """For good; why it could not come back says more than that it was cancelled."""
+        self._current = subscription
         self._failed(self._consumer_error or reason)
 
     def _halted(self, exit_code: int, reason: str) -> None:
@@ -350,12 +313,8 @@ class ConsumerService(Service):
             self._publishing.watch.stop_limiting()
         if self._starting is not None:
             self._starting.cancel()
-        dispatch = self._dispatch
-        if dispatch is not None:
-            if self._consumer is not None and self._consumer.is_active:
-                # Not waited for: the handlers' time runs already, and closing the channel ends it too.
-                self._consumer.cancel().addErrback(_ignore)
-            await self._drain(dispatch, dispatch.stop_intake())
+        if self._dispatches:
+            await self._drain(sum(subscription.stop_intake() for subscription in self._subscriptions))
         # Each for itself, as the one may be blocked, or without a connection.
         closing = [Deferred.fromCoroutine(self._close())]
         if self._publishing is not None:
@@ -363,25 +322,38 @@ class ConsumerService(Service):
         await gatherResults([each.addErrback(self._stop_failed) for each in closing])
 
     async def _close(self) -> None:
-        if self._channel is not None and self._connection is not None and self._connection.is_ready:
-            # Its close-ok says that the broker has taken the acks sent before it.
-            await self._channel.close().addErrback(_ignore)
+        if self._connection is not None and self._connection.is_ready:
+            for subscription in self._subscriptions:
+                await subscription.close()
         if self._connection is not None:
             await self._connection.close(self._close_timeout)
 
-    async def _drain(self, dispatch: HandlerDispatch, untouched: int) -> None:
+    @property
+    def _dispatches(self) -> list[HandlerDispatch]:
+        return [each.dispatch for each in self._subscriptions if each.dispatch is not None]
+
+    @property
+    def _running(self) -> int:
+        return sum(subscription.running for subscription in self._subscriptions)
+
+    def _abandon(self) -> None:
+        for dispatch in self._dispatches:
+            dispatch.abandon()
+
+    async def _drain(self, untouched: int) -> None:
         begin = self._reactor.seconds()
-        if dispatch.running:
+        if self._running:
             self._log.info(
                 "waiting up to {drain:g} s for {running} running handler(s)",
                 drain=self.config.drain,
-                running=dispatch.running,
+                running=self._running,
             )
-        self._deadline = self._reactor.callLater(self.config.drain, dispatch.abandon)
-        await dispatch.when_idle()
+        self._deadline = self._reactor.callLater(self.config.drain, self._abandon)
+        await gatherResults([dispatch.when_idle() for dispatch in self._dispatches])
         if self._deadline.active():
             self._deadline.cancel()
-        unfinished, counts = dispatch.running, dispatch.counts
+        unfinished, counts = self._running, Counts.total(dispatch.counts for dispatch in self._dispatches)
+        retries = any(subscription.plan.retry is not None for subscription in self._subscriptions)
         self._log.info(
             "drained in {seconds:.1f} s: {handled} handled, {failed} failed, {requeued} requeued, {rejected} rejected"
             "{retried}; {untouched} not begun and {unfinished} unfinished went back to the queue",
@@ -390,12 +362,14 @@ class ConsumerService(Service):
             failed=counts.failed,
             requeued=counts.requeued,
             rejected=counts.rejected,
-            retried=f", {counts.retried} to be retried, {counts.dead} dead" if self._retry is not None else "",
+            retried=f", {counts.retried} to be retried, {counts.dead} dead" if retries else "",
             untouched=untouched,
             unfinished=unfinished,
         )
         if unfinished and self._outcome is not None:
-            queue = clip(self.config.queue)
+            queue = clip(
+                ", ".join(s.queue for s in self._subscriptions if s.dispatch is not None and s.dispatch.running)
+            )
             line = f"{unfinished} handler(s) did not finish in time; their messages go back to queue {queue!r}"
             if self._outcome.exit_code == ExitCode.OK:
                 self._outcome = Outcome(ExitCode.DRAIN_DEADLINE, line, unfinished)
@@ -411,15 +385,10 @@ class ConsumerService(Service):
         return gatherResults(left).addCallback(lambda results: None)
 
     def _finish(self, _result: None) -> None:
-        if self._dispatch is not None and self._runner is not None:
-            self._dispatch.cancel_running()
-            self._runner.stop()
+        for subscription in self._subscriptions:
+            subscription.let_go()
         self._state = _State.FINISHED
         assert self._outcome is not None
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(self._outcome)
-
-
-def _ignore(_failure: Failure) -> None:
-    """Closing is best effort: what could not be closed in order is closed with the connection."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,7 +24,7 @@ from txmsg.amqp import BasicProperties, Delivery
 from txmsg.amqp.secret import REDACTED, Secret
 from txmsg.errors import EncodeError, SettlementError, clip
 from txmsg.service.handler import HandlerRunner
-from txmsg.service.policy import MINIMUM_REQUEUE_DELAY, FailurePolicy, Settlement, Verdict
+from txmsg.service.policy import MINIMUM_REQUEUE_DELAY, BodyRefused, FailurePolicy, Settlement, Verdict
 
 __all__ = ["Counts", "HandlerDispatch", "Retry"]
 
@@ -43,8 +43,8 @@ class Counts:
     """What became of the deliveries.
 
     handled: handler succeeded.  failed: it raised.  requeued, rejected: settled so, for whatever reason.
-    undecodable: rejected because the properties could not be read.  retried: sent on for another try; dead: sent to
-    the dead letter queue after the last one.  stale: not begun when their connection was lost.
+    undecodable: the properties could not be read, or the body not be decoded.  retried: sent on for another try; dead:
+    sent to the dead letter queue after the last one.  stale: not begun when their connection was lost.
     """
 
     handled: int = 0
@@ -55,6 +55,12 @@ class Counts:
     retried: int = 0
     dead: int = 0
     stale: int = 0
+
+    @classmethod
+    def total(cls, parts: Iterable[Counts]) -> Counts:
+        """The sums over several dispatches."""
+        values = [astuple(part) for part in parts]
+        return cls(*(sum(column) for column in zip(*values, strict=True)))
 
 
 class _Work:
@@ -75,6 +81,7 @@ class HandlerDispatch:
     IReactorTime.  queue: the queue's name, for log lines.  on_halt: called with an exit code and a reason
     when a handler wants the service to end.  secrets: texts that must not appear in a logged traceback.
     retry: what sends a failed message on, and settles it; needed for the policy `retry`.
+    dead_letter: the same for a message that is to be a dead letter at once.
     """
 
     _log = Logger()
@@ -90,6 +97,7 @@ class HandlerDispatch:
         on_halt: Callable[[int, str], None],
         secrets: Iterable[Secret] = (),
         retry: Retry | None = None,
+        dead_letter: Retry | None = None,
     ) -> None:
         self.counts = Counts()
         self._runner = runner
@@ -98,7 +106,7 @@ class HandlerDispatch:
         self._clock = clock
         self._queue = queue
         self._on_halt = on_halt
-        self._retry = retry
+        self._ways = {Settlement.RETRY: retry, Settlement.DEAD_LETTER: dead_letter}
         self._secrets = tuple(secret for secret in secrets if secret)
         self._waiting: deque[Delivery] = deque()
         self._running: set[_Work] = set()
@@ -252,12 +260,17 @@ class HandlerDispatch:
         if verdict.halt_with is not None:
             # First, so that the consumer is cancelled before the broker gets the message back.
             self._on_halt(verdict.halt_with, verdict.reason)
-        if verdict.settlement is Settlement.ACK:
+        if isinstance(error, BodyRefused):
+            self.counts.undecodable += 1
+        elif verdict.settlement is Settlement.ACK:
             self.counts.handled += 1
         else:
             self.counts.failed += 1
-        if verdict.settlement is Settlement.RETRY and not delivery.is_settled and self._retry is not None:
-            self._send_on(work, error, self._retry)
+        way = self._ways.get(verdict.settlement)
+        if way is not None and not delivery.is_settled:
+            self._send_on(work, error.error if isinstance(error, BodyRefused) else error, way)
+        elif verdict.settlement is Settlement.KEEP:
+            self._end(work)
         elif verdict.delay > 0 and not self._is_stopped:
             self._hold(work, verdict.delay)
             self._after_end()
@@ -378,10 +391,15 @@ class HandlerDispatch:
             Settlement.REJECT: "message rejected",
             Settlement.REQUEUE: "message requeued",
             Settlement.RETRY: "message goes to its next try",
+            Settlement.DEAD_LETTER: "message goes to the dead letters",
+            Settlement.KEEP: "message kept unsettled",
         }[verdict.settlement]
         what = self._describe(delivery)
         if verdict.is_decision:
             reason = clip(verdict.reason) or "no reason given"
+            if isinstance(failure.value, BodyRefused):
+                self._log.error("{fate}, its body is refused: {reason} ({what})", fate=fate, reason=reason, what=what)
+                return
             self._log.warn("{fate} by the handler: {reason} ({what})", fate=fate, reason=reason, what=what)
             return
         again = f" in {verdict.delay:g} s" if verdict.delay > 0 else ""

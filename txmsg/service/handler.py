@@ -27,8 +27,9 @@ from twisted.python.threadpool import ThreadPool
 
 from txmsg.amqp import Delivery, Publisher
 from txmsg.errors import ConfigurationError, clip
-from txmsg.service.config import nearest_name
+from txmsg.service.declared import DeclaredConsumer, declarations_in
 from txmsg.service.publishing import ThreadPublisher
+from txmsg.service.settings import nearest_name
 
 __all__ = [
     "Handler",
@@ -38,8 +39,10 @@ __all__ = [
     "ThreadDelivery",
     "ThreadRunner",
     "check_threads",
+    "create_handler",
+    "load_app",
     "load_handler",
-    "wants_publisher",
+    "wants",
 ]
 
 #: What a handler is: called with a delivery (and a publisher); a result that is a Deferred or coroutine is waited for.
@@ -56,35 +59,64 @@ def load_handler(name: str) -> Handler:
     A class is called once without arguments, and the instance is the handler.  The current directory is
     searched too, as with `python -m` (but not under `python -P`).  Raises HandlerImportError.
     """
-    module_name, colon, path = name.partition(":")
-    if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *path.split(".")]):
+    if ":" not in name:
         raise HandlerImportError(f"handler {clip(name)!r} must look like package.module:callable")
-    target: Any = _import_module(module_name, name)
-    for attribute in path.split("."):
-        try:
-            target = getattr(target, attribute)
-        except AttributeError:
-            known = [n for n in dir(target) if not n.startswith("_")]
-            hint = f"; {nearest_name(attribute, known)}" if 0 < len(known) <= 100 else ""
-            raise HandlerImportError(f"handler {name!r}: {module_name} has no {attribute!r}{hint}") from None
+    target = _load("handler", name)
     if inspect.isclass(target):
-        target = _guarded(target, f"handler {name!r}: creating it raised")
+        target = create_handler(target, name)
     if not callable(target):
         raise HandlerImportError(f"handler {name!r} is not callable: it is a {type(target).__name__}")
     handler: Handler = target
     return handler
 
 
-def _import_module(module_name: str, name: str) -> Any:
+def create_handler(handler_class: Callable[[], Any], name: str = "") -> Any:
+    """An instance of a class that was given as a handler.  Raises HandlerImportError."""
+    name = name or getattr(handler_class, "__qualname__", "")
+    return _guarded(handler_class, f"handler {name!r}: creating it raised")
+
+
+def load_app(name: str) -> list[DeclaredConsumer]:
+    """The declared handlers that `name` stands for: "package.module", or something in it, "package.module:name".
+
+    Raises HandlerImportError.
+    """
+    target = _load("app", name)
+    try:
+        return declarations_in(target)
+    except ConfigurationError as error:
+        raise HandlerImportError(f"app {name!r}: {error}") from None
+
+
+def _load(what: str, name: str) -> Any:
+    """The module or the thing in it that `name` stands for."""
+    module_name, colon, path = name.partition(":")
+    attributes = path.split(".") if colon else []
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attributes]):
+        form = "package.module:callable" if what == "handler" else "package.module or package.module:name"
+        raise HandlerImportError(f"{what} {clip(name)!r} must look like {form}")
+    what = f"{what} {name!r}"
+    target: Any = _import_module(module_name, what)
+    for attribute in attributes:
+        try:
+            target = getattr(target, attribute)
+        except AttributeError:
+            known = [n for n in dir(target) if not n.startswith("_")]
+            hint = f"; {nearest_name(attribute, known)}" if 0 < len(known) <= 100 else ""
+            raise HandlerImportError(f"{what}: {module_name} has no {attribute!r}{hint}") from None
+    return target
+
+
+def _import_module(module_name: str, what: str) -> Any:
     here = os.getcwd()
     if not sys.flags.safe_path and "" not in sys.path and here not in sys.path:
         sys.path.insert(0, here)
     try:
-        return _guarded(lambda: importlib.import_module(module_name), f"handler {name!r}: importing it raised")
+        return _guarded(lambda: importlib.import_module(module_name), f"{what}: importing it raised")
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         raise HandlerImportError(
-            f"handler {name!r}: there is no module {missing!r} (searched: {here} and the installed packages)"
+            f"{what}: there is no module {missing!r} (searched: {here} and the installed packages)"
         ) from None
 
 
@@ -93,7 +125,9 @@ def _guarded(call: Callable[[], Any], what: str) -> Any:
     try:
         return call()
     except ModuleNotFoundError as error:
-        if error.name is not None and what.partition("'")[2].startswith((error.name + ".", error.name + ":")):
+        if error.name is not None and what.partition("'")[2].startswith(
+            (error.name + ".", error.name + ":", error.name + "'")
+        ):
             raise
         failure: BaseException = error
     except (Exception, SystemExit) as error:
@@ -104,10 +138,10 @@ def _guarded(call: Callable[[], Any], what: str) -> Any:
     raise HandlerImportError(f"{what} {clip(said)}{where}") from None
 
 
-def wants_publisher(handler: Handler) -> bool:
-    """Whether it has a parameter that is called `publisher`; it is given the service's one then, by that name."""
+def wants(handler: Handler, name: str) -> bool:
+    """Whether it has a parameter that is called `name` (publisher, producer); it is given one then, by that name."""
     try:
-        parameter = inspect.signature(handler).parameters.get("publisher")
+        parameter = inspect.signature(handler).parameters.get(name)
     except (TypeError, ValueError):
         return False  # a callable of C code that does not tell
     return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)

@@ -16,13 +16,12 @@ from twisted.python import usage
 
 from txmsg import __version__
 from txmsg.errors import ConfigurationError
-from txmsg.service.config import ConsumerConfig, load_config, nearest_name
+from txmsg.service.config import ConsumerConfig, load_config
 from txmsg.service.connection import connection_targets
 from txmsg.service.exit import ProcessExit, say
 from txmsg.service.exit_codes import ExitCode
-from txmsg.service.handler import Handler, check_threads, load_handler
-from txmsg.service.retrying import retry_policy
-from txmsg.service.settings import SETTINGS, SettingError
+from txmsg.service.plan import ConsumerPlan, plan_consumers
+from txmsg.service.settings import SETTINGS, SettingError, nearest_name
 
 __all__ = ["ConsumerOptions"]
 
@@ -34,8 +33,8 @@ _VALUES = [s for s in SETTINGS if s.is_option and not s.is_flag and not s.is_lis
 class ConsumerOptions(usage.Options):
     """Parses the options, reads the file and the environment, imports the handler.
 
-    After `parseOptions`: `settings` is the ConsumerConfig, `handler` the callable, `process_exit` what
-    holds the exit code.  `environ` is where the environment variables are looked up.
+    After `parseOptions`: `settings` is the ConsumerConfig, `plans` what it is to do, with the handlers,
+    `process_exit` what holds the exit code.  `environ` is where the environment variables are looked up.
     """
 
     synopsis = "[options]"
@@ -54,7 +53,7 @@ class ConsumerOptions(usage.Options):
     ]
     environ: Mapping[str, str] = os.environ
     settings: ConsumerConfig
-    handler: Handler
+    plans: list[ConsumerPlan]
     process_exit: ProcessExit
 
     def __init__(self) -> None:
@@ -107,9 +106,7 @@ class ConsumerOptions(usage.Options):
         try:
             self.settings = load_config(self._given(), self.environ)
             connection_targets(self.settings)
-            retry_policy(self.settings)
-            self.handler = load_handler(self.settings.handler)
-            check_threads(self.handler, self.settings.threads)
+            self.plans = plan_consumers(self.settings)
         except SettingError as error:
             _give_up(str(error), error.exit_code)
         except ConfigurationError as error:

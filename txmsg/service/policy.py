@@ -24,6 +24,7 @@ from txmsg.service.exit_codes import ExitCode
 
 __all__ = [
     "MINIMUM_REQUEUE_DELAY",
+    "BodyRefused",
     "FailurePolicy",
     "Halt",
     "HandlerDecision",
@@ -95,6 +96,22 @@ class Settlement(enum.Enum):
     REJECT = "reject"
     RETRY = "retry"
     """Published again, to come back later, and then acked."""
+    DEAD_LETTER = "dead_letter"
+    """Published to the dead letter queue, and then acked."""
+    KEEP = "keep"
+    """Left unsettled, until the channel closes."""
+
+
+class BodyRefused(HandlerDecision):
+    """The body of a message for a declared handler is not accepted, or cannot be decoded; the handler has not run.
+
+    settlement: Settlement -- what is to become of it.   error: BaseException -- why.
+    """
+
+    def __init__(self, settlement: Settlement, error: BaseException) -> None:
+        self.settlement = settlement
+        self.error = error
+        super().__init__(settlement, error)
 
 
 class OnFailure(enum.Enum):
@@ -142,6 +159,10 @@ class FailurePolicy:
         if isinstance(error, Halt):
             settlement = Settlement.REQUEUE if error.requeue else Settlement.ACK
             return Verdict(settlement, is_decision=True, halt_with=error.exit_code, reason=error.reason)
+        if isinstance(error, BodyRefused):
+            reason = str(error.error) or type(error.error).__name__
+            delay = max(self.requeue_delay, MINIMUM_REQUEUE_DELAY) if error.settlement is Settlement.REQUEUE else 0.0
+            return Verdict(error.settlement, delay, is_decision=True, reason=reason)
         if not isinstance(error, Exception):
             # SystemExit, KeyboardInterrupt: the handler wants the process to end, not this message to fail.
             return Verdict(Settlement.REQUEUE, halt_with=ExitCode.HANDLER, reason=type(error).__name__)

@@ -17,25 +17,32 @@ from txmsg.errors import ConfigurationError
 from txmsg.service.config import ConsumerConfig
 from txmsg.service.settings import SettingError
 
-__all__ = ["ServiceRetry", "retry_policy"]
+__all__ = ["ServiceRetry", "dead_letter_policy", "retry_policy"]
 
 
 def retry_policy(config: ConsumerConfig) -> RetryPolicy | None:
     """The policy for `config`; None without `retry_delays`.  Raises SettingError."""
-    if not config.retry_delays:
-        return None
+    return _policy(config, config.retry_delays, "retry_delays") if config.retry_delays else None
+
+
+def dead_letter_policy(config: ConsumerConfig) -> RetryPolicy:
+    """A policy without retries: what it is given goes to the dead letter queue at once.  Raises SettingError."""
+    return _policy(config, (), "dead_letter")
+
+
+def _policy(config: ConsumerConfig, delays: tuple[float, ...], what: str) -> RetryPolicy:
     kind = config.queue_arguments.get("x-queue-type")
     try:
         return RetryPolicy(
             config.queue,
-            delays=config.retry_delays,
+            delays=delays,
             dead_letter=config.dead_letter,
             durable=config.durable,
             queue_type=kind if kind in ("classic", "quorum") else None,
             arguments=config.queue_arguments,
         )
     except ConfigurationError as error:
-        raise SettingError(f"retry_delays: {error}") from None
+        raise SettingError(f"{what}: {error}") from None
 
 
 class ServiceRetry:

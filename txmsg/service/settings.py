@@ -9,6 +9,7 @@ TOML: https://toml.io/en/v1.0.0.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ __all__ = [
     "Kind",
     "Setting",
     "SettingError",
+    "Text",
+    "Texts",
+    "nearest_name",
     "split_urls",
 ]
 
@@ -37,6 +41,14 @@ _URL_DIVIDER = re.compile(r";(?=\s*(?:amqps?://|$))")
 def split_urls(text: str) -> list[str]:
     """The single URLs of "url;url"."""
     return [url.strip() for url in _URL_DIVIDER.split(text) if url.strip()] or [text]
+
+
+def nearest_name(name: str, known: list[str]) -> str:
+    """A hint for an unknown name: the nearest known one, or all of them when none is near."""
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known are: {', '.join(sorted(known))}"
 
 
 class SettingError(ConfigurationError):
@@ -63,16 +75,18 @@ def _type_name(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class Text:
     """A string; `choices` lists the allowed ones when not empty."""
 
     choices: tuple[str, ...] = ()
     may_be_empty: bool = False
 
     def from_text(self, text: str) -> str:
+        """See Kind."""
         return self.check(text)
 
     def check(self, value: Any) -> str:
+        """See Kind."""
         if not isinstance(value, str):
             raise ValueError(f"must be a string, not {_type_name(value)}")
         if not value and not self.may_be_empty:
@@ -80,6 +94,23 @@ class _Text:
         if self.choices and value not in self.choices:
             raise ValueError(f"must be one of {', '.join(self.choices)}, not {clip(value, 40)!r}")
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A string, or several in an array; the value is a tuple."""
+
+    def from_text(self, text: str) -> tuple[str, ...]:
+        """See Kind."""
+        return self.check(text)
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        """See Kind."""
+        items = value if isinstance(value, list) else [value]
+        for item in items:
+            if not isinstance(item, str):
+                raise ValueError(f"must be a string or an array of strings, not {_type_name(item)}")
+        return tuple(items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,14 +283,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "host_order",
-        _Text(choices=("shuffle", "listed")),
+        Text(choices=("shuffle", "listed")),
         "The order in which several hosts are tried: shuffle (default) or listed.",
         "ORDER",
     ),
-    Setting("username", _Text(), "The user to log in as.", "NAME", "TXMSG_USERNAME"),
+    Setting("username", Text(), "The user to log in as.", "NAME", "TXMSG_USERNAME"),
     Setting(
         "password",
-        _Text(may_be_empty=True),
+        Text(may_be_empty=True),
         "The user's password.",
         environment="TXMSG_PASSWORD",
         is_option=False,
@@ -267,19 +298,19 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "password_file",
-        _Text(),
+        Text(),
         "A file whose first line is the password.",
         "FILE",
         "TXMSG_PASSWORD_FILE",
         is_path=True,
     ),
     Setting(
-        "tls_ca", _Text(), "PEM file of the authorities that may sign the broker's certificate.", "FILE", is_path=True
+        "tls_ca", Text(), "PEM file of the authorities that may sign the broker's certificate.", "FILE", is_path=True
     ),
-    Setting("tls_cert", _Text(), "PEM file of our client certificate.", "FILE", is_path=True),
-    Setting("tls_key", _Text(), "PEM file of the client certificate's key.", "FILE", is_path=True),
+    Setting("tls_cert", Text(), "PEM file of our client certificate.", "FILE", is_path=True),
+    Setting("tls_key", Text(), "PEM file of the client certificate's key.", "FILE", is_path=True),
     Setting("heartbeat", _Number(0, 65535), "Seconds between heartbeats; 0 asks for none.", "SECONDS"),
-    Setting("connection_name", _Text(), "The name that the broker's management shows for us.", "NAME"),
+    Setting("connection_name", Text(), "The name that the broker's management shows for us.", "NAME"),
     Setting(
         "allow_plaintext_auth", _Flag(), "Send the password without TLS to another machine: all on the way can read it."
     ),
@@ -325,7 +356,7 @@ SETTINGS: tuple[Setting, ...] = (
         "The longest wait between two attempts, in seconds; default 30.",
         "SECONDS",
     ),
-    Setting("queue", _Text(), "The queue to consume from.", "NAME"),
+    Setting("queue", Text(), "The queue to consume from.", "NAME"),
     Setting("declare", _Flag(), "Declare the queue if it does not exist."),
     Setting("durable", _Flag(), "Declare the queue durable (default)."),
     Setting("auto_delete", _Flag(), "Declare the queue auto-delete."),
@@ -349,7 +380,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Handlers at work at once; default the number of threads, or 1.",
         "N",
     ),
-    Setting("consumer_tag", _Text(), "The consumer tag; default: the broker makes one.", "TAG"),
+    Setting("consumer_tag", Text(), "The consumer tag; default: the broker makes one.", "TAG"),
     Setting("exclusive", _Flag(), "Refuse other consumers of the queue."),
     Setting(
         "dedupe_window",
@@ -357,11 +388,12 @@ SETTINGS: tuple[Setting, ...] = (
         "Remember so many message ids, and keep copies from the handler; 0 (default): none.",
         "N",
     ),
-    Setting("handler", _Text(), "The callable that is given each message.", "MODULE:CALLABLE"),
+    Setting("handler", Text(), "The callable that is given each message.", "MODULE:CALLABLE"),
+    Setting("app", Text(), "The module whose declared handlers (@consumes) are run, instead of --handler.", "MODULE"),
     Setting("threads", _Number(0, 1000), "Run the handler in this many threads; 0 (default): in the reactor.", "N"),
     Setting(
         "on_failure",
-        _Text(choices=("requeue_once", "reject", "retry")),
+        Text(choices=("requeue_once", "reject", "retry")),
         "What to do with a message whose handler failed: requeue_once (default), reject, or retry with retry-delays.",
         "POLICY",
     ),
@@ -374,7 +406,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "dead_letter",
-        _Text(),
+        Text(),
         "The queue for messages that fail after all retries; default: QUEUE.dead.",
         "NAME",
     ),

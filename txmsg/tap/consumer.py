@@ -13,6 +13,6 @@ def makeService(options: Options) -> ConsumerService:
     # The reactor that twistd's --reactor chose is installed by now; importing it earlier would choose for it.
     from twisted.internet import reactor
 
-    service = ConsumerService(options.settings, options.handler, reactor=reactor)
+    service = ConsumerService(options.settings, plans=options.plans, reactor=reactor)
     options.process_exit.watch(service, reactor)
     return service
