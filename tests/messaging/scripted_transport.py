@@ -1,267 +1,203 @@
-"""A messaging transport that does what a test says: fails so many attempts, holds confirms back, loses connections."""
+"""A messaging transport that does what a test says: it connects when it is told to, refuses, loses, and remembers."""
 
 from __future__ import annotations
 
-from collections import deque
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.python.failure import Failure
 
-from txmsg.abc import DeclaredQueue, Guarantees
-from txmsg.errors import ChannelClosed, ConnectFailed, ConnectionLost, NotSent, PublishUnconfirmed
-from txmsg.messaging.connection import Connection
+from txmsg.abc import DeclaredQueue, Guarantees, RecoveryCallback
+from txmsg.errors import ChannelClosed, ConnectionClosed, ConnectionLost, NotFound
 from txmsg.transports.registry import register, unregister
 
-__all__ = ["HOLD", "ScriptedCase", "ScriptedChannel", "ScriptedConnection", "ScriptedTransport"]
-
-#: An outcome that does not come by itself.
-HOLD = object()
+__all__ = ["ScriptedChannel", "ScriptedConnection", "ScriptedRecovering", "ScriptedTransport"]
 
 
-def outcome_of(script: deque[Any], default: Any = None) -> Deferred[Any]:
-    """The next outcome that a script has: an error, HOLD, or a value; `default` when it is at its end."""
-    outcome = script.popleft() if script else default
-    if outcome is HOLD:
-        return Deferred()
-    return fail(outcome) if isinstance(outcome, BaseException) else succeed(outcome)
+class _Ends:
+    """What has an end."""
 
-
-class ScriptedChannel:
-    """Writes down what it is asked."""
-
-    def __init__(self, transport: ScriptedTransport, connection: ScriptedConnection) -> None:
-        self.transport = transport
-        self.connection = connection
+    def __init__(self) -> None:
+        self.is_open = True
         self.reason: BaseException | None = None
         self._waiters: list[Deferred[BaseException]] = []
-        self.unconfirmed: list[Deferred[Any]] = []
 
-    @property
-    def is_open(self) -> bool:
-        """As the connection."""
-        return self.reason is None and self.connection.is_open
+    def when_closed(self) -> Deferred[BaseException]:
+        """Fires with the reason."""
+        if self.reason is not None:
+            return succeed(self.reason)
+        self._waiters.append(Deferred())
+        return self._waiters[-1]
 
-    def end(self, reason: BaseException) -> None:
+    def lose(self, reason: BaseException) -> None:
         """It is over."""
         if self.reason is None:
-            self.reason = reason
-            self.lose(reason)
+            self.is_open, self.reason = False, reason
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 waiter.callback(reason)
 
-    def lose(self, reason: BaseException) -> None:
-        """What was not confirmed will not be."""
-        unconfirmed, self.unconfirmed = self.unconfirmed, []
-        for sent in unconfirmed:
-            if not sent.called:
-                sent.errback(PublishUnconfirmed("lost", reason))
+
+class ScriptedChannel(_Ends):
+    """A MessagingChannel that answers what is asked most, and notes each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+        self.refusals: dict[str, BaseException] = {}
+
+    def _answer(self, name: str, *args: Any, result: Any = None) -> Deferred[Any]:
+        self.calls.append((name, *args))
+        if not self.is_open:
+            return fail(ChannelClosed("it is over", initiator="transport"))
+        error = self.refusals.get(name)
+        return succeed(result) if error is None else fail(error)
+
+    def queue_declare(self, queue: str = "", **flags: Any) -> Deferred[DeclaredQueue]:
+        """As it is asked; NotFound for a passive one."""
+        if flags.get("passive"):
+            error = NotFound("no queue", 404)
+            self.lose(error)
+            return fail(error)
+        return self._answer("queue_declare", queue, result=DeclaredQueue(queue, 0, 0))
+
+    def consume(self, queue: str, callback: Any, **options: Any) -> Deferred[str]:
+        """The tag is the one that was given, or "tag"."""
+        self.deliver = callback
+        return self._answer("consume", queue, result=options.get("consumer_tag") or "tag")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *args, **options: self._answer(name, *args)
 
     def close(self) -> Deferred[None]:
-        """As the contract has it."""
-        self.end(ChannelClosed("closed", 200, initiator="client"))
-        return succeed(None)
-
-    def when_closed(self) -> Deferred[BaseException]:
-        """As the contract has it."""
-        waiter: Deferred[BaseException] = Deferred()
-        if self.reason is not None:
-            waiter.callback(self.reason)
-        else:
-            self._waiters.append(waiter)
-        return waiter
-
-    def publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: Mapping[str, Any] | None = None,
-        *,
-        mandatory: bool = False,
-    ) -> Deferred[None]:
-        """The next outcome of `publishes`."""
-        if not self.is_open:
-            return fail(NotSent("away", self.reason))
-        self.transport.sent.append((exchange, routing_key, body, dict(properties or {}), mandatory))
-        self.transport.log.append(f"publish {body.decode()}")
-        sent = outcome_of(self.transport.publishes)
-        if not sent.called:
-            self.unconfirmed.append(sent)
-        return sent
-
-    def exchange_declare(self, exchange: str, exchange_type: str = "direct", **options: Any) -> Deferred[None]:
-        """The next outcome of `declares`."""
-        self.transport.log.append(f"exchange {exchange}")
-        return outcome_of(self.transport.declares)
-
-    def queue_declare(self, queue: str = "", **options: Any) -> Deferred[DeclaredQueue]:
-        """The next outcome of `declares`."""
-        self.transport.log.append(f"queue {queue}")
-        declared = DeclaredQueue(queue or "made-up", 0, 0)
-        return outcome_of(self.transport.declares).addCallback(lambda _: declared)
-
-    def queue_bind(self, queue: str, exchange: str, routing_key: str = "", arguments: Any = None) -> Deferred[None]:
-        """Of no effect."""
-        self.transport.log.append(f"bind {queue}")
+        """In good order."""
+        self.lose(ChannelClosed("closed by the application", 200, initiator="client"))
         return succeed(None)
 
 
-class ScriptedConnection:
-    """A connection that ends when it is lost."""
+class ScriptedConnection(_Ends):
+    """A plain MessagingConnection: when it is lost, it is lost."""
 
-    def __init__(self, transport: ScriptedTransport) -> None:
-        self.transport = transport
-        self.reason: BaseException | None = None
+    def __init__(self) -> None:
+        super().__init__()
         self.channels: list[ScriptedChannel] = []
-        self._waiters: list[Deferred[BaseException]] = []
-
-    @property
-    def is_open(self) -> bool:
-        """As the contract has it."""
-        return self.reason is None
+        self.closed: list[Deferred[None]] = []
+        self.closes_at_once = True
 
     def channel(self) -> Deferred[ScriptedChannel]:
-        """The next outcome of `channels`."""
-        made = ScriptedChannel(self.transport, self)
+        """A new one."""
+        if self.reason is not None:
+            return fail(self.reason)
+        self.channels.append(ScriptedChannel())
+        return succeed(self.channels[-1])
 
-        def opened(_: object) -> ScriptedChannel:
-            self.channels.append(made)
-            return made
-
-        return outcome_of(self.transport.channels).addCallback(opened)
-
-    def lose(self, reason: BaseException | None = None) -> None:
-        """It is lost."""
-        reason = reason or ConnectionLost("the connection was lost")
-        self.reason = reason
+    def lose(self, reason: BaseException) -> None:
+        """With all its channels, which are told first."""
+        self.is_open = False
         for channel in self.channels:
-            channel.end(reason)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(reason)
+            channel.lose(reason)
+        super().lose(reason)
 
     def close(self) -> Deferred[None]:
-        """As the contract has it."""
-        if self.reason is None:
-            self.lose(ConnectionLost("closed", 200, initiator="client"))
-        return succeed(None)
-
-    def when_closed(self) -> Deferred[BaseException]:
-        """As the contract has it."""
-        waiter: Deferred[BaseException] = Deferred()
-        if self.reason is not None:
-            waiter.callback(self.reason)
-        else:
-            self._waiters.append(waiter)
-        return waiter
+        """In good order."""
+        self.lose(ConnectionClosed("closed by the application", 200, initiator="client"))
+        self.closed.append(Deferred())
+        if self.closes_at_once:
+            self.closed[-1].callback(None)
+        return self.closed[-1]
 
 
-class ScriptedRecoveringConnection(ScriptedConnection):
-    """A connection that comes back."""
+class ScriptedRecovering(ScriptedConnection):
+    """A RecoveringMessagingConnection: `away` and `back` are its loss and return."""
 
-    def __init__(self, transport: ScriptedTransport) -> None:
-        super().__init__(transport)
-        self.is_away = False
-        self.callbacks: list[Any] = []
+    def __init__(self) -> None:
+        super().__init__()
+        self.heartbeat = 7
+        self.callbacks: list[RecoveryCallback] = []
+        self.retries: list[Deferred[None]] = []
 
-    @property
-    def is_open(self) -> bool:
-        """As the contract has it."""
-        return self.reason is None and not self.is_away
-
-    def lose(self, reason: BaseException | None = None) -> None:
-        """It is away, or, when it is closed, it is over."""
-        if reason is not None:
-            super().lose(reason)
-            return
-        self.is_away = True
-        for channel in self.channels:
-            channel.lose(ConnectionLost("the connection was lost"))
-        for callback in list(self.callbacks):
-            callback(ConnectionLost("the connection was lost"), None)
-
-    def retry(self) -> Deferred[None]:
-        """The next outcome of `retries`."""
-        self.transport.attempts.append("retry")
-
-        def back(_: object) -> None:
-            self.is_away = False
-
-        return outcome_of(self.transport.retries).addCallback(back)
-
-    def add_recovery_callback(self, callback: Any) -> None:
-        """As the contract has it."""
+    def add_recovery_callback(self, callback: RecoveryCallback) -> None:
+        """Note it."""
         self.callbacks.append(callback)
 
-    def remove_recovery_callback(self, callback: Any) -> None:
-        """As the contract has it."""
+    def remove_recovery_callback(self, callback: RecoveryCallback) -> None:
+        """Forget it."""
         self.callbacks.remove(callback)
+
+    def retry(self) -> Deferred[None]:
+        """Waits for the test."""
+        self.retries.append(Deferred())
+        return self.retries[-1]
+
+    def away(self, reason: BaseException, delay: float | None) -> None:
+        """It was lost, or could not come back."""
+        self.is_open = False
+        for callback in list(self.callbacks):
+            callback(reason, delay)
+
+    def back(self) -> None:
+        """It is there again."""
+        self.is_open = True
+        for callback in list(self.callbacks):
+            callback(None, None)
 
 
 class ScriptedTransport:
-    """Its scripts say how the next attempts end; what is not written succeeds."""
+    """Each connect takes the next of `outcomes`: an error, a Deferred, a connection; without one it succeeds.
 
-    schemes = ("scripted",)
+    attempts: list of (URL, alternates, options).   made: the connections.
+    """
+
     default_ports: Mapping[str, int] = {}
-    exchange_types = frozenset({"direct"})
-    guarantees = Guarantees(delivery="at-least-once", is_ordered=True, survives_restart=False, redelivery_timeout=None)
+    exchange_types = frozenset({"direct", "topic"})
+    guarantees = Guarantees(
+        delivery="at-least-once", is_ordered=True, survives_restart=False, redelivery_timeout=None, has_heartbeats=True
+    )
 
-    def __init__(self) -> None:
-        self.connects: deque[Any] = deque()
-        self.retries: deque[Any] = deque()
-        self.channels: deque[Any] = deque()
-        self.publishes: deque[Any] = deque()
-        self.declares: deque[Any] = deque()
-        #: The hosts that were connected to.
-        self.attempts: list[str] = []
+    def __init__(self, test: Any, *outcomes: Any) -> None:
+        scheme = f"s{secrets.token_hex(6)}"
+        self.schemes = (scheme, f"{scheme}s")
+        self.outcomes = list(outcomes)
+        self.attempts: list[tuple[str, list[str], Mapping[str, Any] | None]] = []
+        self.reactors: list[Any] = []
         self.made: list[ScriptedConnection] = []
-        self.sent: list[tuple[str, str, bytes, dict[str, Any], bool]] = []
-        self.log: list[str] = []
-        self.recovers = False
+        for name in self.schemes:
+            register(name, self)
+            test.addCleanup(unregister, name)
+
+    @property
+    def scheme(self) -> str:
+        """The first of its schemes, which no other has."""
+        return self.schemes[0]
+
+    @property
+    def url(self) -> str:
+        """A URL of it."""
+        return f"{self.scheme}://host"
+
+    def lost(self) -> ConnectionLost:
+        """An error that can be retried."""
+        return ConnectionLost("the test took it away")
 
     def connect(
-        self, url: str, *, reactor: Any = None, alternates: Sequence[str] = (), options: Any = None
+        self,
+        url: str,
+        *,
+        reactor: Any = None,
+        alternates: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
     ) -> Deferred[Any]:
-        """The next outcome of `connects`."""
-        self.attempts.append(urlsplit(url).hostname or "")
-        made = ScriptedRecoveringConnection(self) if self.recovers else ScriptedConnection(self)
-
-        def connected(_: object) -> ScriptedConnection:
-            self.made.append(made)
-            return made
-
-        return outcome_of(self.connects).addCallback(connected)
-
-    def bodies(self) -> list[str]:
-        """What was sent, in order."""
-        return [body.decode() for _, _, body, _, _ in self.sent]
-
-
-class ScriptedCase(SynchronousTestCase):
-    """A clock, a scripted transport, and connections over it."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.transport = ScriptedTransport()
-        register("scripted", self.transport)
-        self.addCleanup(unregister, "scripted")
-
-    def connection(self, url: str = "scripted://a", **settings: Any) -> Connection:
-        """A lazy Connection."""
-        settings.setdefault("connect_timeout", None)
-        return Connection(url, reactor=self.clock, **settings)
-
-    def refuse(self, times: int) -> ConnectFailed:
-        """Let so many attempts to connect fail."""
-        error = ConnectFailed("refused")
-        self.transport.connects.extend([error] * times)
-        return error
-
-    def assert_nothing_is_left(self) -> None:
-        """No delayed call."""
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        """The next outcome."""
+        self.attempts.append((url, list(alternates), options))
+        self.reactors.append(reactor)
+        outcome = self.outcomes.pop(0) if self.outcomes else ScriptedConnection()
+        if isinstance(outcome, Deferred):
+            return outcome
+        if isinstance(outcome, BaseException):
+            return fail(Failure(outcome))
+        self.made.append(outcome)
+        return succeed(outcome)

@@ -19,16 +19,19 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmsg.abc import DeclaredQueue, MessagingChannel, Properties
-from txmsg.errors import ChannelClosed
+from txmsg.errors import ChannelClosed, OperationalError
 from txmsg.messaging.failures import is_recoverable
 from txmsg.messaging.sharing import SharedAttempt
 
 if TYPE_CHECKING:
     from txmsg.messaging.connecting import ConnectionLife
+    from txmsg.messaging.lending import Lender
 
 __all__ = ["Channel", "ChannelMember"]
 
 _T = TypeVar("_T")
+
+_log = Logger(namespace="txmsg.messaging.channel")
 Arguments = Mapping[str, Any] | None
 
 #: Seconds before the channel is opened again when the last revival came to nothing.
@@ -51,20 +54,20 @@ class Channel:
     connection: Connection.   number: int -- counts the channels of the connection from 1.
     transport_channel: MessagingChannel | None -- what is behind it now.  Hot code may use it as long as its `is_open`.
     no_ack_consumers: set[str] -- tags of the consumers whose deliveries need no settling.
+    lender: the pool it belongs to; None: it is nobody's.
 
     Every method that returns a Deferred fails it instead of raising: as :class:`txmsg.abc.MessagingChannel` says, and
     as `Connection.connect` where there is no connection.
     """
 
-    _log = Logger(namespace="txmsg.messaging.channel")
-
     def __init__(self, connection: ConnectionLife) -> None:
         self.connection: Any = connection
-        self.number = connection.add_channel(self)
+        self.number = connection.next_channel_number()
+        self.lender: Lender[Any] | None = None
         self.transport_channel: MessagingChannel | None = None
         self.no_ack_consumers: set[str] = set()
         self._members: dict[ChannelMember, None] = {}
-        self._opening: SharedAttempt[Channel] = SharedAttempt(lambda: Deferred.fromCoroutine(self._open()))
+        self._opening: SharedAttempt[None] = SharedAttempt()
         self._reviving: Deferred[None] | None = None
         self._is_closed = False
 
@@ -83,12 +86,13 @@ class Channel:
 
     def open(self) -> Deferred[Channel]:
         """Connect and open it where needed; fires with the channel itself.  One that was closed is open again."""
+        self._is_closed = False
         if self.transport_channel is not None:
             return succeed(self)
-        if self._is_closed:
-            self._is_closed = False
-            self.connection.add_channel(self)
-        return self._opening.join()
+        return self._opening.join(self._begin_to_open).addCallback(lambda _: self)
+
+    def _begin_to_open(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._open())
 
     def close(self) -> Deferred[None]:
         """End it: its consumers are told, unsettled deliveries go back.  Closing twice is fine."""
@@ -98,6 +102,10 @@ class Channel:
         self.connection.remove_channel(self)
         self.end(reason)
         return succeed(None) if channel is None else channel.close()
+
+    def release(self) -> Deferred[None]:
+        """Done with it: back to the pool it belongs to; one that is nobody's is closed."""
+        return self.close() if self.lender is None else self.lender.release(self)
 
     def end(self, reason: BaseException) -> None:
         """For the connection: forget the channel of the transport and tell the members why."""
@@ -109,19 +117,19 @@ class Channel:
         for member in list(self._members):
             self._drop(member, reason)
 
-    async def _open(self) -> Channel:
+    async def _open(self) -> None:
         connection = await self.connection.transport_connection()
         channel = await connection.channel()
         self.transport_channel = channel
+        self.connection.add_channel(self)
         channel.when_closed().addCallback(self._ended, channel)
-        return self
 
     def _ended(self, reason: BaseException, channel: MessagingChannel) -> None:
         if channel is not self.transport_channel:
             return
         self.transport_channel = None
         self.no_ack_consumers.clear()
-        self._log.debug("channel {channel.number} was lost: {reason}", channel=self, reason=reason)
+        _log.debug("channel {number} was lost: {reason}", number=self.number, reason=str(reason))
         self._begin_revival()
 
     # -- members -----------------------------------------------------------------------------------
@@ -141,7 +149,7 @@ class Channel:
         try:
             member.lost(reason)
         except Exception:
-            self._log.failure("what lives on channel {number} could not be told of its end", number=self.number)
+            _log.failure("what lives on channel {number} could not be told of its end", number=self.number)
 
     def _begin_revival(self) -> None:
         if self._members and self._reviving is None:
@@ -158,7 +166,7 @@ class Channel:
                 await self.connection.come_back()
                 await self.open()
             except Exception as error:
-                if not is_recoverable(error):
+                if not is_recoverable(error) or isinstance(error, OperationalError):
                     for member in list(self._members):
                         self._drop(member, error)
                     return
@@ -312,10 +320,18 @@ class Channel:
         on_cancel: Callable[[BaseException], object] | None = None,
     ) -> Deferred[str]:
         """Give each message of the queue to `callback(delivery)`; fires with the consumer tag."""
+        drain = self.connection.drain
+
+        def deliver(delivery: Any) -> object:
+            outcome = callback(delivery)
+            if drain:
+                drain.happened()
+            return outcome
+
         consuming = self._on(
             lambda channel: channel.consume(
                 queue,
-                callback,
+                deliver if callable(callback) else callback,
                 no_ack=no_ack,
                 exclusive=exclusive,
                 consumer_tag=consumer_tag,

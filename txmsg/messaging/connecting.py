@@ -2,11 +2,12 @@
 
 There are two kinds of transport.  Connections of the one come back by themselves
 (:class:`~txmsg.abc.RecoveringMessagingConnection`): that is only passed on to those who want to know.  Those of the
-the other end with a loss.  Then the next call connects again; and where consumers live on a channel, that is done for
+other end with a loss.  Then the next call connects again; and where consumers live on a channel, that is done for
 them, in the background.
 
 The invariants: at most one attempt is under way, however many wait for it; nothing connects after `close()` until
-`connect()`; what was declared is forgotten whenever the connection is lost, closed or pointed elsewhere.
+`connect()`; what was declared is forgotten whenever the connection is lost, closed or pointed elsewhere; after
+`close()` nothing refers to it that it made (kombu AD6).
 """
 
 from __future__ import annotations
@@ -14,43 +15,53 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmsg.abc import MessagingConnection, MessagingTransport, RecoveringMessagingConnection, RecoveryCallback
-from txmsg.errors import ConnectionClosed, TxmsgError
+from txmsg.errors import ConnectionClosed, ConnectTimeout, TxmsgError
 from txmsg.messaging.channel import Channel
+from txmsg.messaging.draining import Drain
+from txmsg.messaging.ensuring import ensure_connection
 from txmsg.messaging.sharing import SharedAttempt
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from txmsg.messaging.lending import Lender
+
 __all__ = ["ConnectionLife"]
 
 _Self = TypeVar("_Self", bound="ConnectionLife")
+
+#: Not a class attribute, and given texts only: observers keep events, and what is in them would live on.
+_log = Logger(namespace="txmsg.messaging.connection")
 
 
 class ConnectionLife:
     """The base of :class:`~txmsg.messaging.Connection`, which says where to connect to.
 
     connection: MessagingConnection | None -- what the transport made; not to be relied on.
+    lender: the pool it belongs to; None: it is nobody's.
     """
-
-    _log = Logger(namespace="txmsg.messaging.connection")
 
     def __init__(self, reactor: Any = None) -> None:
         self._reactor = reactor
         self.connection: MessagingConnection | None = None
+        self.lender: Lender[Any] | None = None
         self._channels: dict[Channel, None] = {}
         self._channels_made = 0
         self._default_channel: Channel | None = None
         self._callbacks: list[RecoveryCallback] = []
         self._close_callbacks: dict[Callable[[BaseException], object], None] = {}
-        self._connecting: SharedAttempt[None] = SharedAttempt(lambda: Deferred.fromCoroutine(self._connect_once()))
-        self._coming_back: SharedAttempt[None] = SharedAttempt(lambda: Deferred.fromCoroutine(self._come_back()))
+        self._connecting: SharedAttempt[None] = SharedAttempt()
+        self._coming_back: SharedAttempt[None] = SharedAttempt()
         self._closing: SharedAttempt[None] | None = None
         self._is_closed = False
         self._was_lost = False
+        #: Told by the channels of each delivery.
+        self.drain = Drain()
 
     # -- what the Connection says ------------------------------------------------------------------
 
@@ -63,8 +74,20 @@ class ConnectionLife:
         """The present URL, with everything in it, and the others it can connect to."""
         raise NotImplementedError
 
-    def transport_settings(self) -> Mapping[str, Any] | None:
+    def transport_settings(self) -> Mapping[str, Any]:
         """The options for the transport."""
+        raise NotImplementedError
+
+    def retry_settings(self) -> Mapping[str, Any]:
+        """The retry policy that it was given for connecting; empty: none."""
+        raise NotImplementedError
+
+    def connect_limit(self) -> float | None:
+        """Seconds that one attempt may take."""
+        raise NotImplementedError
+
+    def host_count(self) -> int:
+        """How many URLs it can connect to."""
         raise NotImplementedError
 
     def forget_declared(self) -> None:
@@ -99,6 +122,26 @@ class ConnectionLife:
 
     # -- connecting --------------------------------------------------------------------------------
 
+    def connect(self: _Self) -> Deferred[_Self]:
+        """Connect now, if it is not connected; also again after `close()`.  Fires with the connection itself.
+
+        Each of the URLs is tried once, one after another and without waits, until one can be reached; with a retry
+        policy in `transport_options` (max_retries, interval_start, interval_step, interval_max) as that says.
+
+        Fails with the error of the last attempt: ConnectFailed, ConnectTimeout ...; at once with one that another
+        attempt cannot cure: AuthenticationFailed, TLSFailed, ConfigurationError ...
+        """
+        policy = dict(self.retry_settings())
+        if policy:
+            return ensure_connection(self, **policy)  # type: ignore[arg-type, return-value]
+        if self.host_count() == 1 or self.is_recovering:
+            return self.connect_once()
+        return ensure_connection(  # type: ignore[return-value]
+            self,  # type: ignore[arg-type]
+            max_retries=self.host_count() - 1,
+            reraise_as_library_errors=False,
+        )
+
     def connect_once(self: _Self) -> Deferred[_Self]:
         """Make one attempt at the present URL; fires with the connection, at once if it is there.
 
@@ -108,7 +151,22 @@ class ConnectionLife:
         self._is_closed = False
         if self.connected:
             return succeed(self)
-        return self._connecting.join().addCallback(lambda _: self)
+        return self._connecting.join(self._begin_to_connect).addCallback(lambda _: self)
+
+    def _begin_to_connect(self) -> Deferred[None]:
+        limit = self.connect_limit()
+        attempt = Deferred.fromCoroutine(self._connect_once())
+        if not limit or attempt.called:
+            return attempt
+        if self.is_recovering:
+            limit *= self.host_count()  # it tries them all
+
+        def too_slow(outcome: Any, seconds: float) -> Any:
+            if isinstance(outcome, Failure) and outcome.check(CancelledError):
+                raise ConnectTimeout(f"not connected within {seconds:g} s")
+            return outcome
+
+        return attempt.addTimeout(limit, self.reactor, onTimeoutCancel=too_slow)
 
     async def _connect_once(self) -> None:
         if self._closing is not None:
@@ -116,19 +174,22 @@ class ConnectionLife:
         if isinstance(self.connection, RecoveringMessagingConnection):
             await self.connection.retry()
             return
-        self._log.debug("connecting to {connection}", connection=self)
-        url, *alternates = self.transport_urls()
-        connecting = self.transport.connect(url, reactor=self._reactor)
-        del url, alternates
-        made = await connecting
+        _log.debug("connecting to {connection}", connection=str(self))
+        made = await self._ask_transport()
         self.connection = made
         made.when_closed().addCallback(self._ended, made)
         if isinstance(made, RecoveringMessagingConnection):
             made.add_recovery_callback(self._recovery)
-        self._log.debug("connected to {connection}", connection=self)
+        _log.debug("connected to {connection}", connection=str(self))
         if self._was_lost:
             self._was_lost = False
             self._tell(None, None)
+
+    def _ask_transport(self) -> Deferred[MessagingConnection]:
+        url, *alternates = self.transport_urls()
+        return self.transport.connect(
+            url, reactor=self._reactor, alternates=alternates, options=self.transport_settings() or None
+        )
 
     def transport_connection(self) -> Deferred[MessagingConnection]:
         """For the channels: the connection of the transport, made if need be."""
@@ -143,35 +204,35 @@ class ConnectionLife:
             raise ConnectionClosed("the connection was lost as soon as it was made", initiator="transport")
         return self.connection
 
-    def connect(self: _Self) -> Deferred[_Self]:
-        """Connect now, if it is not connected; again after `close()`."""
-        return self.connect_once()
+    # -- closing -----------------------------------------------------------------------------------
 
     def close(self) -> Deferred[None]:
-        """End it with all its channels, and stop trying to connect; fires when that is done.  Twice is fine."""
+        """End it with all its channels, and stop trying to connect; fires when that is done.  Twice is fine.
+
+        What the transport has to say against it is logged: it is over in any case.
+        """
         self._is_closed = True
         reason = ConnectionClosed("closed by the application", 200, initiator="client")
         for callback in list(self._close_callbacks):
             callback(reason)
-        return self._end()
+        return self.end(reason)
 
-    def _end(self) -> Deferred[None]:
-        reason = ConnectionClosed("closed by the application", 200, initiator="client")
+    def end(self, reason: BaseException) -> Deferred[None]:
+        """Give up the present connection, with all its channels, because of `reason`; it may be connected again."""
         made, self.connection = self.connection, None
         self._was_lost = False
         self._coming_back.abandon(reason)
         self._connecting.abandon(reason)
         self.forget_declared()
-        if self._default_channel is not None:
-            self.remove_channel(self._default_channel)
-            self._default_channel.end(reason)
-            self._default_channel = None
-        for channel in list(self._channels):
+        self._default_channel = None
+        channels, self._channels = list(self._channels), {}
+        for channel in channels:
             channel.end(reason)
+        self.drain.end(reason)
         if made is not None:
             if isinstance(made, RecoveringMessagingConnection):
                 made.remove_recovery_callback(self._recovery)
-            self._log.debug("closing {connection}", connection=self)
+            _log.debug("closing {connection}", connection=str(self))
             self._closing = SharedAttempt(made.close)
         if self._closing is None:
             return succeed(None)
@@ -180,7 +241,19 @@ class ConnectionLife:
     def _closed(self, outcome: Any, closing: SharedAttempt[None]) -> Any:
         if self._closing is closing:
             self._closing = None
+        if isinstance(outcome, Failure) and outcome.check(TxmsgError):
+            _log.debug(
+                "{connection} did not end in good order: {reason}", connection=str(self), reason=str(outcome.value)
+            )
+            return None
         return outcome
+
+    def collect(self, socket_timeout: float | None = None) -> None:
+        """Drop everything at once and wait for nothing: when the peer is known to be gone.
+
+        What can be said to the broker is said in the background.   socket_timeout: not used.
+        """
+        self.end(ConnectionClosed("dropped by the application", 200, initiator="client"))
 
     async def __aenter__(self: _Self) -> _Self:
         """Nothing is opened; leaving the block releases it."""
@@ -192,8 +265,8 @@ class ConnectionLife:
         await self.release()
 
     def release(self) -> Deferred[None]:
-        """Done with it: close it."""
-        return self.close()
+        """Done with it: back to the pool it belongs to; one that is nobody's is closed."""
+        return self.close() if self.lender is None else self.lender.release(self)
 
     # -- losing it ---------------------------------------------------------------------------------
 
@@ -213,16 +286,18 @@ class ConnectionLife:
     def come_back(self) -> Deferred[None]:
         """For a channel that consumers live on: connected again, by as many attempts as that takes.
 
-        Fails with an error that is not recoverable, or when the connection is closed.
+        Fails with an error that is not recoverable, with OperationalError if its retry policy has an end, or when the
+        connection is closed.
         """
         if self._is_closed:
             return fail(ConnectionClosed("the connection was closed by the application", 200, initiator="client"))
         if self.connected:
             return succeed(None)
-        return self._coming_back.join()
+        return self._coming_back.join(self._begin_to_come_back)
 
-    async def _come_back(self) -> None:
-        await self.connect()
+    def _begin_to_come_back(self) -> Deferred[None]:
+        coming: Deferred[Any] = ensure_connection(self, errback=self._tell, **self.retry_settings())  # type: ignore[arg-type]
+        return coming.addCallback(lambda _: None)
 
     def add_recovery_callback(self, callback: RecoveryCallback) -> None:
         """Call `callback(reason, delay)` when the connection is lost, when an attempt to come back failed, and, with
@@ -248,26 +323,31 @@ class ConnectionLife:
 
     def _tell(self, reason: BaseException | None, delay: float | None) -> None:
         if reason is None:
-            self._log.info("{connection} is connected again", connection=self)
+            _log.info("{connection} is connected again", connection=str(self))
         else:
-            self._log.warn("{connection} is lost: {reason}", connection=self, reason=reason)
+            _log.warn("{connection} is lost: {reason}", connection=str(self), reason=str(reason))
         for callback in list(self._callbacks):
             try:
                 callback(reason, delay)
             except Exception:
-                self._log.failure("a recovery callback failed")
+                _log.failure("a recovery callback failed")
 
     # -- channels ----------------------------------------------------------------------------------
 
-    def add_channel(self, channel: Channel) -> int:
-        """For a channel: it belongs to this connection; returns its number."""
+    def add_channel(self, channel: Channel) -> None:
+        """For a channel: it is to end with this connection."""
         self._channels[channel] = None
-        self._channels_made += 1
-        return self._channels_made
 
     def remove_channel(self, channel: Channel) -> None:
         """For a channel: it was closed."""
         self._channels.pop(channel, None)
+        if channel is self._default_channel:
+            self._default_channel = None
+
+    def next_channel_number(self) -> int:
+        """For a channel: its number."""
+        self._channels_made += 1
+        return self._channels_made
 
     @property
     def default_channel(self) -> Channel:
@@ -278,14 +358,22 @@ class ConnectionLife:
 
     def channel(self) -> Deferred[Channel]:
         """A new channel; fires when it is open, and connects first where needed."""
-        channel = Channel(self)
-
-        def not_opened(failure: Any) -> Any:
-            self.remove_channel(channel)
-            return failure
-
-        return channel.open().addErrback(not_opened)
+        return Channel(self).open()
 
     def maybe_close_channel(self, channel: Channel) -> Deferred[None]:
         """Close `channel`; that it, or the connection, has ended before is fine."""
         return channel.close().addErrback(lambda failure: failure.trap(TxmsgError) and None)
+
+    def revive(self, new_channel: Channel) -> Deferred[None]:
+        """Another channel is to be used: close the default channel, if it is another one."""
+        channel = self._default_channel
+        if channel is None or channel is new_channel:
+            return succeed(None)
+        return self.maybe_close_channel(channel)
+
+    def drain_events(self, timeout: float | None = None) -> Deferred[None]:
+        """Fires at the next delivery on any channel; OperationTimeout after `timeout` seconds, None: never.
+
+        Only for code that was written around such a loop: deliveries need no draining.
+        """
+        return self.drain.wait(timeout, self.reactor)

@@ -20,10 +20,11 @@ _T = TypeVar("_T")
 class SharedAttempt(Generic[_T]):
     """Runs something at most once at a time.
 
-    start: called without arguments for an attempt, when none is under way.
+    start: called without arguments for an attempt, when none is under way; None: it is given to `join`, so that this
+        object holds nothing of what it runs.
     """
 
-    def __init__(self, start: Callable[[], Deferred[_T]]) -> None:
+    def __init__(self, start: Callable[[], Deferred[_T]] | None = None) -> None:
         self._start = start
         self._running: Deferred[_T] | None = None
         self._waiters: list[Deferred[_T]] = []
@@ -33,12 +34,15 @@ class SharedAttempt(Generic[_T]):
         """Whether an attempt is under way."""
         return self._running is not None
 
-    def join(self) -> Deferred[_T]:
+    def join(self, start: Callable[[], Deferred[_T]] | None = None) -> Deferred[_T]:
         """Wait for the attempt under way, or begin one; fires with its outcome.  May be cancelled."""
+        begin = self._start if start is None else start
+        if begin is None:
+            raise TypeError("there is nothing to start")
         waiter: Deferred[_T] = Deferred(self._leave)
         self._waiters.append(waiter)
         if self._running is None:
-            running = self._running = self._start()
+            running = self._running = begin()
             running.addBoth(self._over, running)
         return waiter
 

@@ -39,6 +39,13 @@ class AMQPConnection:
         """Whether it can be used now; False while it is away."""
         return self.connection.is_ready
 
+    @property
+    def heartbeat(self) -> int:
+        """Seconds between heartbeats, as agreed with the broker; 0: there are none, or it is away."""
+        protocol = self.connection.protocol
+        negotiated = None if protocol is None else protocol.negotiated
+        return 0 if negotiated is None else negotiated.heartbeat
+
     def channel(self) -> Deferred[AMQPChannel]:
         """A new channel, in confirm mode; while the connection is away it waits for it (`operation_timeout`)."""
         return self.connection.channel(confirm=True).addCallback(self._made)

@@ -34,7 +34,7 @@ class AMQPTransport:
     url_options = frozenset({*uri.KEYS, *uri.TLS_KEYS, "auth_mechanism"})
     #: What a URL means that does not say so.
     url_defaults: Mapping[str, str] = MappingProxyType(
-        {"hostname": "localhost", "userid": "guest", "virtual_host": "/"}
+        {"hostname": "localhost", "userid": "guest", "password": "guest", "virtual_host": "/"}
     )
     exchange_types = frozenset({"direct", "fanout", "topic", "headers"})
     guarantees = Guarantees(
