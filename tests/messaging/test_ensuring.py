@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
-from tests.messaging.scripted_transport import HOLD, ScriptedCase
+from tests.messaging.plain_transport import HOLD, ScriptedCase
 from txmsg.errors import (
     AccessRefused,
     AuthenticationFailed,
