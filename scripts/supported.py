@@ -4,7 +4,7 @@
     python scripts/supported.py --check  say what is out of date, and exit with 1 if anything is
 
 Tests name the rows they cover in their docstrings: "B-05", "R13", "C1.2", "peers 18", "C-01 to C-27",
-"kombu J3, J5, K1".  Nothing is
+"kombu J3, J5, K1", "celery E-02, E-05 to E-07".  Nothing is
 imported or run for this: the tests are read.  The rows themselves, their titles and remarks (in italics) are written
 by hand; a row without a remark must have a test.
 """
@@ -25,7 +25,9 @@ PAGE = ROOT / "docs" / "supported.md"
 #: So many tests are named for a row, the most particular ones; for the rest: search for the row's name in tests/.
 SHOWN = 2
 
-_ROW = re.compile(r"^\| ([A-X]-\d\d|C\d\.\d|[RFZ]\d{1,2}|peers \d+|kombu [A-Z]{1,2}\d+) \| (.*?) \|(.*)\|$")
+_ROW = re.compile(
+    r"^\| ([A-X]-\d\d|C\d\.\d|[RFZ]\d{1,2}|peers \d+|kombu [A-Z]{1,2}\d+|celery [A-Z]-\d\d) \| (.*?) \|(.*)\|$"
+)
 # One row.  Not behind a letter, digit, dot or hyphen ("UTF-16", "CVE-2023"), nor before more of a word.
 _ID = re.compile(r"(?<![\w.\-/])(?:[A-X]-\d\d|C\d\.\d|[RFZ]\d{1,2})(?![\w-]|\.\d)")
 _RANGE = re.compile(r"(?<![\w.\-/])([A-X]-|C\d\.|[RFZ])(\d{1,2}) to \1(\d{1,2})(?![\w-]|\.\d)")
@@ -34,6 +36,10 @@ _PEERS = re.compile(r"\b[Pp]eers (\d+)(?: to (\d+))?((?:, (?:peers )?\d+(?![\w.:
 _KOMBU_ROW = r"[A-Z]{1,2}\d{1,2}(?: to [A-Z]{1,2}\d{1,2})?"
 _KOMBU = re.compile(rf"\b[Kk]ombu ({_KOMBU_ROW}(?:, (?:kombu )?{_KOMBU_ROW})*)(?![\w.-]*\w)")
 _KOMBU_ROWS = re.compile(r"([A-Z]{1,2})(\d{1,2})(?: to \1(\d{1,2}))?")
+# And Celery's, likewise.
+_CELERY_ROW = r"[A-Z]-\d\d(?: to [A-Z]-\d\d)?"
+_CELERY = re.compile(rf"\b[Cc]elery ({_CELERY_ROW}(?:, (?:celery )?{_CELERY_ROW})*)(?![\w-]|\.\d)")
+_CELERY_ROWS = re.compile(r"([A-Z])-(\d\d)(?: to \1-(\d\d))?")
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -52,7 +58,10 @@ def rows_in(text: str) -> set[str]:
     for rows in _KOMBU.findall(text):
         for area, first, last in _KOMBU_ROWS.findall(rows):
             found |= {f"kombu {area}{number}" for number in range(int(first), int(last or first) + 1)}
-    text = _KOMBU.sub("", text)
+    for rows in _CELERY.findall(text):
+        for area, first, last in _CELERY_ROWS.findall(rows):
+            found |= {f"celery {area}-{number:02d}" for number in range(int(first), int(last or first) + 1)}
+    text = _CELERY.sub("", _KOMBU.sub("", text))
     found |= set(_ID.findall(text))
     for prefix, first, last in _RANGE.findall(text):
         found |= {f"{prefix}{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)}

@@ -100,6 +100,10 @@ class ScriptTests(unittest.TestCase):
                 {*map("kombu {}".format, ("J1", "J3", "J4", "J5", "CN2")), "C5.1", "R5"},
             ),
             ("Kombu R1, peers 3: with Kombu 5.7", {"kombu R1", "peers 3"}),
+            (
+                "celery A-05, E-10 to E-12, R27: x, B-02",
+                {*map("celery {}".format, ("A-05", "E-10", "E-11", "E-12")), "R27", "B-02"},
+            ),
             ("UTF-16, CVE-2026-63335, X509, 24.9, R100, C2", set()),
             ("R-05 is a method, R5 a promise", {"R-05", "R5"}),
         ):
