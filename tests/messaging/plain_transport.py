@@ -23,10 +23,12 @@ HOLD = object()
 
 
 def outcome_of(script: deque[Any], default: Any = None) -> Deferred[Any]:
-    """The next outcome that a script has: an error, HOLD, or a value; `default` when it is at its end."""
+    """The next outcome that a script has: an error, HOLD, a Deferred, or a value; `default` when it is at its end."""
     outcome = script.popleft() if script else default
     if outcome is HOLD:
         return Deferred()
+    if isinstance(outcome, Deferred):
+        return outcome
     return fail(outcome) if isinstance(outcome, BaseException) else succeed(outcome)
 
 
@@ -88,7 +90,7 @@ class ScriptedChannel:
         if not self.is_open:
             return fail(NotSent("away", self.reason))
         self.transport.sent.append((exchange, routing_key, body, dict(properties or {}), mandatory))
-        self.transport.log.append(f"publish {body.decode()}")
+        self.transport.log.append(f"publish {body.decode(errors='replace')}")
         sent = outcome_of(self.transport.publishes)
         if not sent.called:
             self.unconfirmed.append(sent)

@@ -55,18 +55,15 @@ def is_worth_retrying(error: BaseException) -> bool:
     return True
 
 
-def come_back(connection: Connection, is_retry: bool = True) -> Deferred[Any]:
+def come_back(connection: Connection, is_retry: bool = True, *, reopens: bool = False) -> Deferred[Any]:
     """One attempt to have a connection; is_retry: one failed before, so it is the next host's turn.
 
-    Fails with ConnectionClosed, and does not connect, where the application has closed it since.
+    Fails with ConnectionClosed, and does not connect, where the application has closed it, unless `reopens`.
     """
-    if is_retry:
-        if connection.is_closed:
-            return fail(
-                ConnectionClosed("the connection was closed by the application", _AS_WISHED, initiator="client")
-            )
-        if not connection.connected and not connection.is_recovering:
-            connection.maybe_switch_next()
+    if connection.is_closed and not reopens:
+        return fail(ConnectionClosed("the connection was closed by the application", _AS_WISHED, initiator="client"))
+    if is_retry and not connection.connected and not connection.is_recovering:
+        connection.maybe_switch_next()
     return connection.connect_once()
 
 
@@ -124,7 +121,7 @@ def ensure_connection(
     def attempt() -> Deferred[Connection]:
         nonlocal attempts
         attempts += 1
-        return come_back(connection, attempts > 1)
+        return come_back(connection, attempts > 1, reopens=attempts == 1)
 
     retrying = Retrying(
         attempt,

@@ -431,7 +431,8 @@ class Outbox:
         heappop(self._line)
         transport = self._owner.channel.transport_channel
         assert transport is not None  # is_ready(), or just opened
-        sent = transport.publish(
+        sent = maybeDeferred(
+            transport.publish,
             publication.exchange,
             publication.routing_key,
             publication.body,
