@@ -34,7 +34,7 @@ class BlockedStateTests(SynchronousTestCase):
         return state
 
     def test_blocked_and_unblocked(self) -> None:
-        """I-01, I-02, R16: state, reason and callbacks; the state is set before anybody is told."""
+        """I-01, I-02, R16: state, reason and callbacks; the state is set before anybody is told (kombu D4)."""
         state = self.state()
         self.assertFalse(state.is_blocked)
         state.block("low on memory")

@@ -21,7 +21,7 @@ Basic, Connection, Queue = commands.Basic, commands.Connection, commands.Queue
 
 class CallTests(PeerTestCase):
     def test_calls_are_written_without_waiting(self) -> None:
-        """K-07, W-86: in the order of the calls; their replies find them in that order."""
+        """K-07, W-86: in the order of the calls; their replies find them in that order (kombu D36)."""
         peer = self.opened()
         channel = peer.channel()
         declared = [channel.queue_declare(name) for name in ("a", "b")]
@@ -44,7 +44,7 @@ class CallTests(PeerTestCase):
         self.assertEqual(self.result(consuming).consumer_tag, "c")
 
     def test_nowait(self) -> None:
-        """M-07: the bit is set, the Deferred has fired with None, and no reply is waited for."""
+        """M-07: the bit is set, the Deferred has fired with None, and no reply is waited for (kombu D28)."""
         peer = self.opened()
         channel = peer.channel()
         self.assertIsNone(self.result(channel.queue_declare("q", nowait=True)))

@@ -71,7 +71,10 @@ class ConsumeTests(PeerTestCase):
         self.assertEqual(len(tags), 12)
 
     def test_a_tag_in_use(self) -> None:
-        """K-24: DuplicateConsumerTag before anything is written; also while the old consumer is being cancelled."""
+        """K-24: DuplicateConsumerTag before anything is written; also while the old consumer is being cancelled.
+
+        kombu D13
+        """
         peer = self.opened()
         channel = peer.channel()
         consumer = peer.consumer(channel, consumer_tag="c")
@@ -296,7 +299,7 @@ class CancelTests(PeerTestCase):
         self.assertTrue(consumer.is_active)
 
     def test_deliveries_meanwhile(self) -> None:
-        """24.9, K-20, W-19: until cancel-ok they go back to the queue, each once."""
+        """24.9, K-20, W-19: until cancel-ok they go back to the queue, each once (kombu D15)."""
         peer = self.opened()
         consumer = peer.consumer(peer.channel())
         peer.deliver(consumer, b"1")

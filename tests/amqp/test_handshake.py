@@ -94,7 +94,7 @@ class NegotiateTests(SynchronousTestCase):
 
 class ClientPropertiesTests(SynchronousTestCase):
     def test_what_we_say_of_ourselves(self) -> None:
-        """F-28, W-04: product, version, platform; all capabilities that change what a broker tells us."""
+        """F-28, W-04: product, version, platform; all capabilities that change what a broker tells us (kombu D2)."""
         properties = client_properties(ConnectionParameters())
         self.assertEqual(properties["product"], "txmsg")
         self.assertEqual(properties["version"], __version__)
@@ -166,7 +166,7 @@ class HandshakeTests(SynchronousTestCase):
         return error
 
     def test_the_whole_conversation(self) -> None:
-        """G-01 to G-08, E-02: start-ok, tune-ok, the new limits, open; then done, once."""
+        """G-01 to G-08, E-02: start-ok, tune-ok, the new limits, open; then done, once (kombu D1, D3)."""
         handshake = self.handshake(virtual_host="/app", credentials=PlainCredentials("u", CANARY), locale="en_US")
         self.start(handshake, server_properties={"product": "RabbitMQ"})
         self.assertEqual(handshake.stage, Stage.LOGIN)

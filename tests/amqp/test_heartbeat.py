@@ -52,7 +52,7 @@ def pass_time(watched: Watched, seconds: float) -> None:
 
 @pytest.mark.parametrize("interval", [1, 2, 10, 60, 600])
 def test_a_silent_peer_is_dead_between_2t_and_2t_plus_1(interval: float) -> None:
-    """R13, H-02: the judgement falls in [2T, 2T + 1 s] after the last byte."""
+    """R13, H-02: the judgement falls in [2T, 2T + 1 s] after the last byte (kombu D5)."""
     watched = Watched(interval)
     pass_time(watched, 0.3)
     watched.hear()
@@ -86,7 +86,7 @@ def test_the_window_holds_for_any_pattern_of_bytes(interval: int, gaps: list[flo
 
 
 def test_own_traffic_does_not_keep_the_peer_alive() -> None:
-    """R13, H-02: what we write says nothing about the peer."""
+    """R13, H-02: what we write says nothing about the peer (kombu D5)."""
     watched = Watched(10)
     for _ in watched.run(22):
         watched.write()
@@ -146,7 +146,7 @@ def test_the_judgement_takes_at_least_one_more_turn() -> None:
 
 @pytest.mark.parametrize("interval", [1, 2, 10, 60])
 def test_heartbeats_leave_within_half_the_interval(interval: float) -> None:
-    """R15, H-01, W-03: at most T/2 + 1 s without a write, and not more often than every T/2."""
+    """R15, H-01, W-03: at most T/2 + 1 s without a write, and not more often than every T/2 (kombu D5)."""
     watched = Watched(interval)
     for _ in watched.run(interval * 10):
         watched.hear()

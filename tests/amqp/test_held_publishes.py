@@ -119,7 +119,7 @@ class HeldTests(PublishTestCase):
             self.assertEqual(peer.protocol.outbox.messages, 0)
 
     def test_flow(self) -> None:
-        """I-09, I-08: channel.flow is answered; this channel's publishes wait, in order, others do not."""
+        """I-09, I-08: channel.flow is answered; this channel's publishes wait, in order, others do not (kombu D29)."""
         peer, channel = self.channel()
         other = peer.channel()
         peer.read()

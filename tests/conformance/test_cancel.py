@@ -61,7 +61,7 @@ class CancelCases(BrokerCase):
         self.assertTrue(channel.is_open)
 
     async def test_cancel_in_full_flow(self) -> None:
-        """24.9, K-20: hundreds of messages arrive around the cancel; read plus left is all there was."""
+        """24.9, K-20: hundreds of messages arrive around the cancel; read plus left is all there was (kombu D15)."""
         connection = await self.connect()
         channel = await connection.channel()
         name = await self.queue(channel, *[b"%d" % n for n in range(500)])
@@ -110,7 +110,7 @@ class CancelCases(BrokerCase):
         self.assertLess(len(kept), 3)
 
     async def test_cancel_twice_and_unknown(self) -> None:
-        """K-19, 24.8: all succeed, and nothing is sent for a tag that is not known."""
+        """K-19, 24.8: all succeed, and nothing is sent for a tag that is not known (kombu D15)."""
         channel = await self.channel()
         consumer = await channel.basic_consume(await self.queue(channel))
         first, second = consumer.cancel(), channel.basic_cancel(consumer.consumer_tag)
@@ -130,6 +130,8 @@ class CancelCases(BrokerCase):
     async def test_the_queue_is_deleted(self) -> None:
         """O-01, O-02, K-48, K-49, F36, R25, M-03, S-22: waiting gets fail with the server's cancel; the channel stays
         open.
+
+        kombu D14
         """
         connection = await self.connect()
         channel, deleter = await connection.channel(), await connection.channel()
@@ -189,6 +191,8 @@ class CancelOverPeer(OverPeer, CancelCases):
     async def test_deliveries_between_cancel_and_cancel_ok(self) -> None:
         """24.9, O-07, W-29, K-20: in ack mode each is nacked with requeue; without acks it stays readable, no reject is
         sent.
+
+        kombu D15
         """
         channel = await self.channel()
         name = await self.queue(channel)

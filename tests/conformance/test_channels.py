@@ -23,7 +23,7 @@ from txmsg.errors import (
 
 class ChannelCases(BrokerCase):
     async def test_lowest_free_number(self) -> None:
-        """F-08, W-39: numbers from 1; the first free one is used again after close-ok."""
+        """F-08, W-39: numbers from 1; the first free one is used again after close-ok (kombu D7, W28)."""
         connection = await self.connect()
         channels = [await connection.channel() for _ in range(3)]
         self.assertEqual([c.channel_number for c in channels], [1, 2, 3])
@@ -33,7 +33,10 @@ class ChannelCases(BrokerCase):
         self.assertEqual((await connection.channel(77)).channel_number, 77)
 
     async def test_numbers_that_cannot_be_had(self) -> None:
-        """F-09, F-10, S-25: taken, above the negotiated maximum, not a number: refused without a byte sent."""
+        """F-09, F-10, S-25: taken, above the negotiated maximum, not a number: refused without a byte sent.
+
+        kombu D7
+        """
         connection = await self.connect(channel_max=10)
         first = await connection.channel(3)
         await self.failure(connection.channel(3), ChannelNumberInUse)
@@ -53,6 +56,8 @@ class ChannelCases(BrokerCase):
     async def test_a_failure_stays_on_its_channel(self) -> None:
         """R17, K-39, S-18, S-19, W-74, M-04: code, text, class and method are there; the other channel and the
         connection go on.
+
+        kombu D8
         """
         connection = await self.connect()
         bad, good = await connection.channel(), await connection.channel()
@@ -107,7 +112,10 @@ class ChannelCases(BrokerCase):
         self.assertIn("closed", repr(channel))
 
     async def test_close(self) -> None:
-        """K-52, S-20, M-14, M-04: it fires after close-ok; the reason names the client; closing again: the same."""
+        """K-52, S-20, M-14, M-04: it fires after close-ok; the reason names the client; closing again: the same.
+
+        kombu D6
+        """
         channel = await self.channel()
         waiting = channel.queue_declare(exclusive=True)
         consumer = await channel.basic_consume((await waiting).queue)
@@ -124,7 +132,10 @@ class ChannelCases(BrokerCase):
         self.assertIs(await self.failure(channel.basic_qos(1), ChannelClosed), reason)
 
     async def test_calls_under_way_at_close(self) -> None:
-        """R2, R17: replies that come after our channel.close are discarded: such calls fail with its reason."""
+        """R2, R17: replies that come after our channel.close are discarded: such calls fail with its reason.
+
+        kombu D6
+        """
         channel = await self.channel()
         declares = [channel.queue_declare(self.name("q"), exclusive=True) for _ in range(5)]
         reason = await channel.close()
@@ -145,7 +156,10 @@ class ChannelCases(BrokerCase):
         self.assertTrue(channel.is_open)
 
     async def test_a_thousand_channels(self) -> None:
-        """W-82, R31, peers 27: opened, used and closed one after the other; nothing grows in the connection."""
+        """W-82, R31, peers 27: opened, used and closed one after the other; nothing grows in the connection.
+
+        kombu W28
+        """
         connection = await self.connect()
         for _ in range(1000):
             channel = await connection.channel()
@@ -240,7 +254,7 @@ class ChannelCases(BrokerCase):
         self.assertIs(await self.failure(connection.channel(), ConnectionClosed), reason)
 
     async def test_declare_mismatch(self) -> None:
-        """F44, K-39: other arguments give PreconditionFailed, exclusive elsewhere ResourceLocked."""
+        """F44, K-39: other arguments give PreconditionFailed, exclusive elsewhere ResourceLocked (kombu D21, D24)."""
         connection = await self.connect()
         channel = await connection.channel()
         queue = await self.queue(channel)

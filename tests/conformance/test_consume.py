@@ -95,7 +95,7 @@ class ConsumeCases(BrokerCase):
             consumer.__aiter__()
 
     async def test_prefetch_bounds_what_is_delivered(self) -> None:
-        """K-36, R24: not more than prefetch_count unsettled; settling brings the next."""
+        """K-36, R24: not more than prefetch_count unsettled; settling brings the next (kombu D20, W18)."""
         channel = await self.channel()
         name = await self.queue(channel, *[b"%d" % n for n in range(10)])
         await channel.basic_qos(3)
@@ -129,7 +129,7 @@ class ConsumeCases(BrokerCase):
         await gatherResults([other.get() for _ in range(10)])
 
     async def test_two_consumers_on_a_channel(self) -> None:
-        """W-93, W-52, K-23: each message goes to its own consumer; generated tags are unique."""
+        """W-93, W-52, K-23: each message goes to its own consumer; generated tags are unique (kombu W37)."""
         connection = await self.connect()
         channel, other = await connection.channel(), await connection.channel()
         one, two = await self.queue(channel, b"one"), await self.queue(channel, b"two")
@@ -141,7 +141,10 @@ class ConsumeCases(BrokerCase):
         self.assertEqual(set(channel.consumers), {first.consumer_tag, second.consumer_tag})
 
     async def test_own_tags(self) -> None:
-        """K-24, S-21: the tag asked for is used; one in use is refused without a byte sent, also while cancelling."""
+        """K-24, S-21: the tag asked for is used; one in use is refused without a byte sent, also while cancelling.
+
+        kombu D13
+        """
         channel = await self.channel()
         name = await self.queue(channel)
         consumer = await channel.basic_consume(name, consumer_tag="mine é")
@@ -154,7 +157,7 @@ class ConsumeCases(BrokerCase):
         self.assertTrue(again.is_active)
 
     async def test_a_refused_consume_leaves_its_tag_free(self) -> None:
-        """K-05, K-24: after an EncodeError nothing of the consumer is left."""
+        """K-05, K-24: after an EncodeError nothing of the consumer is left (kombu D13)."""
         channel = await self.channel()
         name = await self.queue(channel)
         wrong = channel.basic_consume(name, consumer_tag="t", arguments={"x": object()})
@@ -170,7 +173,7 @@ class ConsumeCases(BrokerCase):
         self.assertEqual(channel.consumers, {})
 
     async def test_exclusive_consumer(self) -> None:
-        """K-25: a second consumer is refused with AccessRefused."""
+        """K-25: a second consumer is refused with AccessRefused (kombu D13)."""
         connection = await self.connect()
         channel = await connection.channel()
         name = await self.queue(channel)

@@ -11,7 +11,7 @@ from txmsg.errors import AlreadySettled, NotFound
 
 class GetCases(BrokerCase):
     async def test_get_and_empty(self) -> None:
-        """K-27, X-05: the delivery says how many are left; None when there is none."""
+        """K-27, X-05: the delivery says how many are left; None when there is none (kombu D16)."""
         channel = await self.channel()
         name = await self.queue(channel)
         self.assertIsNone(await channel.basic_get(name))
@@ -71,7 +71,7 @@ class GetCases(BrokerCase):
         again.ack()
 
     async def test_empty_body_and_bodies_around_the_frame_size(self) -> None:
-        """item 12, K-33, K-34, W-75: with frame_max 4096, in and out, byte for byte."""
+        """item 12, K-33, K-34, W-75: with frame_max 4096, in and out, byte for byte (kombu D37)."""
         connection = await self.connect(frame_max=4096)
         channel = await connection.channel()
         sizes = [0, 1, 4087, 4088, 4089, 8175, 8176, 8177, 100_000]
@@ -105,7 +105,7 @@ class GetOverBroker(OverBroker, GetCases):
 
 class GetOverPeer(OverPeer, GetCases):
     async def test_frames_of_a_body(self) -> None:
-        """item 12: 0, 1, 4087, 4088, 4089, 8176, 8177 bytes make 0, 1, 1, 1, 2, 2, 3 body frames."""
+        """item 12: 0, 1, 4087, 4088, 4089, 8176, 8177 bytes make 0, 1, 1, 1, 2, 2, 3 body frames (kombu D37)."""
         channel = await self.channel(frame_max=4096)
         name = await self.queue(channel)
         frames: list[int] = []

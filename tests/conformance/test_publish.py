@@ -21,7 +21,10 @@ from txmsg.errors import (
 
 class PublishCases(ConfirmCase):
     async def test_confirmed(self) -> None:
-        """R1, N-03, X-10, peers 9: fires at the broker's ack, with the number; the message is there then."""
+        """R1, N-03, X-10, peers 9: fires at the broker's ack, with the number; the message is there then.
+
+        kombu D9, D10
+        """
         channel = await self.confirming()
         self.assertTrue(channel.is_confirming)
         name = await self.queue(channel)
@@ -52,7 +55,10 @@ class PublishCases(ConfirmCase):
         self.assertEqual(await channel.basic_publish("", name, b"x"), 4)
 
     async def test_returns_find_their_publish(self) -> None:
-        """R5, N-07, N-09, N-10, 24.4, U-14, S-23: 400 in one turn, every seventh unroutable: none is misreported."""
+        """R5, N-07, N-09, N-10, 24.4, U-14, S-23: 400 in one turn, every seventh unroutable: none is misreported.
+
+        kombu D11
+        """
         channel = await self.confirming()
         name = await self.queue(channel)
         lost = self.name("nobody")
@@ -84,7 +90,10 @@ class PublishCases(ConfirmCase):
         self.assertEqual([succeeded for succeeded, _ in results], [True, False] * 50)
 
     async def test_returned_message(self) -> None:
-        """N-12, N-13, K-13, W-35, peers 77, M-06: all fields, also of an empty body; callback before errback."""
+        """N-12, N-13, K-13, W-35, peers 77, M-06: all fields, also of an empty body; callback before errback.
+
+        kombu D11
+        """
         channel = await self.confirming()
         events: list[Any] = []
         channel.add_return_callback(events.append)
@@ -126,7 +135,10 @@ class PublishCases(ConfirmCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     async def test_publish_to_a_missing_exchange(self) -> None:
-        """N-14, 24.6, R17: the publish and the calls behind it fail with 404; others go on; the number is reusable."""
+        """N-14, 24.6, R17: the publish and the calls behind it fail with 404; others go on; the number is reusable.
+
+        kombu D9, W12
+        """
         connection = await self.connect()
         channel, other = await connection.channel(), await connection.channel()
         await gatherResults([channel.confirm_select(), other.confirm_select()])
@@ -144,7 +156,7 @@ class PublishCases(ConfirmCase):
         self.assertEqual((await connection.channel()).channel_number, channel.channel_number)
 
     async def test_thousands_in_flight(self) -> None:
-        """N-23, N-04: 5,000 publishes, 5,000 answers, in ascending order."""
+        """N-23, N-04: 5,000 publishes, 5,000 answers, in ascending order (kombu D10)."""
         channel = await self.confirming()
         name = await self.queue(channel)
         published = [channel.basic_publish("", name, b"x" * 100) for _ in range(5000)]
@@ -235,7 +247,10 @@ class PublishCases(ConfirmCase):
         await self.until(lambda: len(finished) == 20, 20.0)
 
     async def test_transactions(self) -> None:
-        """P-01 to P-03, N-17, K-51: commit publishes and settles, rollback forgets; not together with confirms."""
+        """P-01 to P-03, N-17, K-51: commit publishes and settles, rollback forgets; not together with confirms.
+
+        kombu D30
+        """
         connection = await self.connect()
         channel, checker = await connection.channel(), await connection.channel()
         name = await self.queue(checker)
@@ -289,7 +304,10 @@ class PublishCases(ConfirmCase):
 
 class PublishServerCases(PublishCases):
     async def test_refused_by_a_full_queue(self) -> None:
-        """N-06, U-14, S-24: reject-publish on a full queue nacks: PublishNacked, and nothing of the others."""
+        """N-06, U-14, S-24: reject-publish on a full queue nacks: PublishNacked, and nothing of the others.
+
+        kombu D10
+        """
         channel = await self.confirming()
         name = self.name("q")
         full = {"x-max-length": 2, "x-overflow": "reject-publish"}

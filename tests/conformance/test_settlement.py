@@ -67,7 +67,7 @@ class SettlementCases(BrokerCase):
         self.assertEqual(await self.depth(channel, name), 0)
 
     async def test_multiple_over_settled_ones(self) -> None:
-        """R23: `multiple` on a tag that is itself settled reaches the earlier open ones without a 406."""
+        """R23: `multiple` on a tag that is itself settled reaches the earlier open ones without a 406 (kombu D17)."""
         channel = await self.channel()
         name, deliveries = await self.deliveries(10, channel)
         deliveries[9].ack()
@@ -80,7 +80,7 @@ class SettlementCases(BrokerCase):
         await self.assert_empty(channel, name)
 
     async def test_on_another_channel(self) -> None:
-        """R23, O-12: a tag belongs to its channel."""
+        """R23, O-12: a tag belongs to its channel (kombu D17)."""
         connection = await self.connect()
         channel, other = await connection.channel(), await connection.channel()
         await self.deliveries(2, channel)
@@ -120,7 +120,10 @@ class SettlementCases(BrokerCase):
         await self.until_depth(checker, name, 2)
 
     async def test_recover(self) -> None:
-        """K-37, R23: basic.recover redelivers; the old deliveries are stale, the new ones can be settled."""
+        """K-37, R23: basic.recover redelivers; the old deliveries are stale, the new ones can be settled.
+
+        kombu D19
+        """
         channel = await self.channel()
         name = await self.queue(channel, b"0", b"1", b"2")
         consumer = await channel.basic_consume(name)
@@ -137,7 +140,7 @@ class SettlementCases(BrokerCase):
         await self.assert_empty(channel, name)
 
     async def test_nack_and_reject(self) -> None:
-        """K-16, K-17: requeue puts it back, marked as redelivered; without requeue it is gone."""
+        """K-16, K-17: requeue puts it back, marked as redelivered; without requeue it is gone (kombu D18)."""
         channel = await self.channel()
         name = await self.queue(channel, b"a", b"b")
         for settle, left in [
@@ -169,7 +172,10 @@ class SettlementCases(BrokerCase):
         self.assertEqual(await self.depth(checker, name), 0)
 
     async def test_acks_in_any_order(self) -> None:
-        """arch 4.4: 1,000 deliveries acked in a shuffled order, over many reactor turns: all are settled."""
+        """arch 4.4: 1,000 deliveries acked in a shuffled order, over many reactor turns: all are settled.
+
+        kombu D17
+        """
         channel = await self.channel()
         name, deliveries = await self.deliveries(1000, channel)
         random.Random(1).shuffle(deliveries)

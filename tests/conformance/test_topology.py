@@ -17,7 +17,7 @@ from txmsg.wire.methods import exchange, queue
 
 class TopologyCases(BrokerCase):
     async def test_queue_declare_reply(self) -> None:
-        """K-43, W-83: the reply names the queue and counts; an empty name is chosen by the broker."""
+        """K-43, W-83: the reply names the queue and counts; an empty name is chosen by the broker (kombu D24)."""
         channel = await self.channel()
         name = self.name("q")
         declared = await channel.queue_declare(name, exclusive=True)
@@ -31,7 +31,7 @@ class TopologyCases(BrokerCase):
         self.assertTrue(generated.queue.startswith("amq.gen-"))
 
     async def test_the_empty_name_is_the_last_declared_queue(self) -> None:
-        """M-24, K-21: in bind, consume, get, purge and delete."""
+        """M-24, K-21: in bind, consume, get, purge and delete (kombu D16, D25)."""
         channel = await self.channel()
         declared = await channel.queue_declare("", exclusive=True)
         await channel.queue_bind("", "amq.direct", "key-of-" + declared.queue)
@@ -45,7 +45,10 @@ class TopologyCases(BrokerCase):
         await self.failure(channel.queue_declare(declared.queue, passive=True), NotFound)
 
     async def test_bindings(self) -> None:
-        """K-41, K-42, K-44, K-45, W-69, W-76: bind and unbind of queues and exchanges; None means the queue's name."""
+        """K-41, K-42, K-44, K-45, W-69, W-76: bind and unbind of queues and exchanges; None means the queue's name.
+
+        kombu D23, D25
+        """
         channel = await self.channel()
         source, target = self.name("source"), self.name("target")
         self.assertIsInstance(await channel.exchange_declare(source, "fanout"), exchange.DeclareOk)
@@ -83,7 +86,7 @@ class TopologyCases(BrokerCase):
         self.assertIsNone(await channel.basic_get(name))
 
     async def test_purge_and_delete_count(self) -> None:
-        """K-46, K-47: PurgeOk and DeleteOk carry the number of messages."""
+        """K-46, K-47: PurgeOk and DeleteOk carry the number of messages (kombu D26, D27)."""
         channel = await self.channel()
         name = await self.queue(channel, b"1", b"2", b"3")
         self.assertEqual(await channel.queue_purge(name), queue.PurgeOk(message_count=3))
@@ -92,7 +95,7 @@ class TopologyCases(BrokerCase):
         self.assertEqual(await channel.queue_delete(name), queue.DeleteOk(message_count=1))
 
     async def test_conditional_deletes(self) -> None:
-        """K-40, K-47: if_unused and if_empty are refused with PreconditionFailed."""
+        """K-40, K-47: if_unused and if_empty are refused with PreconditionFailed (kombu D22, D26)."""
         connection = await self.connect()
         keeper = await connection.channel()
         name = await self.queue(keeper, b"1")
@@ -107,7 +110,10 @@ class TopologyCases(BrokerCase):
         await keeper.exchange_delete(source, if_unused=True)
 
     async def test_nowait(self) -> None:
-        """M-07: the Deferred fires with None at once, the broker does it, and a refusal closes the channel."""
+        """M-07: the Deferred fires with None at once, the broker does it, and a refusal closes the channel.
+
+        kombu D28
+        """
         channel = await self.channel()
         name, source = self.name("q"), self.name("x")
         for deferred in (
@@ -127,7 +133,7 @@ class TopologyCases(BrokerCase):
         self.assertIsInstance(reason, NotFound)
 
     async def test_queue_of_another_connection(self) -> None:
-        """F44: exclusive means ResourceLocked for everybody else."""
+        """F44: exclusive means ResourceLocked for everybody else (kombu D24)."""
         channel = await self.channel()
         name = await self.queue(channel)
         stranger = await self.channel()
@@ -189,14 +195,14 @@ class TopologyServerCases(TopologyCases):
         self.assertIn("x-message-ttl", error.reply_text)
 
     async def test_reserved_names(self) -> None:
-        """K-39: amq.* may not be declared, and the default exchange neither: AccessRefused."""
+        """K-39: amq.* may not be declared, and the default exchange neither: AccessRefused (kombu D21)."""
         connection = await self.connect()
         await self.failure((await connection.channel()).exchange_declare("amq.mine", "direct"), AccessRefused)
         await self.failure((await connection.channel()).exchange_declare("", "direct"), AccessRefused)
         await self.failure((await connection.channel()).queue_declare("amq.mine"), AccessRefused)
 
     async def test_an_unknown_exchange_type_ends_the_connection(self) -> None:
-        """T-01, F-16: RabbitMQ answers with 503 for the connection; the call fails with exactly that."""
+        """T-01, F-16: RabbitMQ answers with 503 for the connection; the call fails with exactly that (kombu D21)."""
         connection = await self.connect()
         channel = await connection.channel()
         error = await self.failure(channel.exchange_declare(self.name("x"), "x-nothing"), CommandInvalid)

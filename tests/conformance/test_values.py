@@ -35,7 +35,7 @@ class ValueCases(BrokerCase):
         return delivery.properties
 
     async def test_all_properties(self) -> None:
-        """Q-01 to Q-14: each comes back as it was sent."""
+        """Q-01 to Q-14: each comes back as it was sent (kombu D32)."""
         channel = await self.channel()
         properties = BasicProperties(
             content_type="text/plain",
@@ -56,7 +56,7 @@ class ValueCases(BrokerCase):
         self.assertEqual(await self.there_and_back(channel, properties), properties)
 
     async def test_falsy_is_not_absent(self) -> None:
-        """24.13, Q-03, Q-05: zero, empty text and the empty table are there; None alone is absent."""
+        """24.13, Q-03, Q-05: zero, empty text and the empty table are there; None alone is absent (kombu D32)."""
         channel = await self.channel()
         falsy = BasicProperties(priority=0, headers={}, correlation_id="", reply_to="", type="", timestamp=0, app_id="")
         back = await self.there_and_back(channel, falsy)
@@ -83,7 +83,7 @@ class ValueCases(BrokerCase):
         self.assertEqual(got[-2:], [int(moment.timestamp())] * 2)
 
     async def test_headers(self) -> None:
-        """Q-18, Q-19, Q-24, W-06, W-59, W-72: all kinds of value, nested, with non-ASCII keys."""
+        """Q-18, Q-19, Q-24, W-06, W-59, W-72: all kinds of value, nested, with non-ASCII keys (kombu D38)."""
         channel = await self.channel()
         headers = {
             "bool": True,
@@ -269,7 +269,7 @@ class ValuesOverPeer(OverPeer, ValueCases):
         self.assertEqual(server.unacked, {})
 
     async def test_every_kind_that_others_send(self) -> None:
-        """Q-18, peers 19, W-62: t b B s u I i l f d D S A T F V x, as Java, Go and the rest write them."""
+        """Q-18, peers 19, W-62: t b B s u I i l f d D S A T F V x, as Java, Go and the rest write them (kombu D38)."""
         channel = await self.channel()
         name = await self.queue(channel)
         kinds: list[tuple[bytes, Any]] = [

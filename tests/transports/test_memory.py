@@ -97,7 +97,7 @@ class NameTests(MemoryTestCase):
     """X1: which broker a URL leads to."""
 
     def test_equal_names_meet_and_others_do_not(self) -> None:
-        """Name and virtual host make the difference; percent-encoding is undone."""
+        """Name and virtual host make the difference; percent-encoding is undone (kombu X1)."""
         queue = self.queue(self.channel("memory://"), b"x")
         for url in ("memory://", "memory:///", "memory:", "memory:///%2F"):
             with self.subTest(url=url):
@@ -133,7 +133,7 @@ class NameTests(MemoryTestCase):
         self.assertIs(self.successResultOf(transport.connect("memory://b")).reactor, reactor)
 
     def test_reset(self) -> None:
-        """All connections are closed, everything is forgotten, no timer is left."""
+        """All connections are closed, everything is forgotten, no timer is left (kombu X1)."""
         connection = self.connect()
         channel = self.successResultOf(connection.channel())
         queue = self.queue(channel, b"x", arguments={"x-message-ttl": 1000, "x-expires": 1000})
@@ -149,7 +149,7 @@ class SemanticsTests(MemoryTestCase):
     """X4, X5: what Kombu's memory transport has not."""
 
     def test_time_to_live_and_dead_letters(self) -> None:
-        """A message that nobody wanted in time is in the other queue, and says why."""
+        """A message that nobody wanted in time is in the other queue, and says why (kombu X5)."""
         channel = self.channel()
         dead = self.queue(channel)
         queue = self.queue(
@@ -165,7 +165,7 @@ class SemanticsTests(MemoryTestCase):
         self.assertEqual((headers["mine"], headers["x-death"][0]["reason"]), (1, "expired"))
 
     def test_priorities(self) -> None:
-        """The highest first."""
+        """The highest first (kombu X5, W32)."""
         channel = self.channel()
         queue = self.queue(channel, arguments={"x-max-priority": 9})
         for priority in (1, 9, 5):
@@ -219,7 +219,7 @@ class SemanticsTests(MemoryTestCase):
         self.assertIn("invalid expiration '1.5'", error.getErrorMessage())
 
     def test_closes_the_connection(self) -> None:
-        """What ends the connection in AMQP ends it here."""
+        """What ends the connection in AMQP ends it here (kombu W4)."""
         connection = self.connect()
         channel = self.successResultOf(connection.channel())
         failure = self.failureResultOf(channel.exchange_declare("x", "no-such-type"))
@@ -314,7 +314,7 @@ class HandingOverTests(MemoryTestCase):
         self.assertEqual((len(got), self.depth(queue)), (1, (3, 0)))
 
     def test_a_nack_loop_gives_others_their_turn(self) -> None:
-        """A consumer that always gives back does not stop the reactor."""
+        """A consumer that always gives back does not stop the reactor (kombu W29)."""
         channel = self.channel()
         queue = self.queue(channel, b"x")
         seen: list[int] = []
@@ -330,7 +330,7 @@ class HandingOverTests(MemoryTestCase):
         self.assertLess(seen.index(-1), 300)
 
     def test_cancel_beside_a_consumer_that_always_has_something(self) -> None:
-        """It waits for what is its own only."""
+        """It waits for what is its own only (kombu W29)."""
         channel = self.channel()
         busy, queue = self.queue(channel), self.queue(channel, b"1")
         seen: list[str] = []
@@ -364,7 +364,10 @@ class HandingOverTests(MemoryTestCase):
         self.assertIn("was cancelled by the server", failure.getErrorMessage())
 
     def test_multiple_with_nothing_open(self) -> None:
-        """Settling what is not there is an error for `multiple`, too; a tag that is no number another one."""
+        """Settling what is not there is an error for `multiple`, too; a tag that is no number another one.
+
+        kombu W25
+        """
         channel = self.channel()
         self.assertRaises(AlreadySettled, channel.ack, 0, True)
         for call in (channel.ack, channel.nack):

@@ -5,8 +5,9 @@
     class ConsumerOverBroker(OverBroker, ConsumerCases): ...
     class ConsumerOverRabbitMQ(OverRabbitMQ, ConsumerCases): ...
 
-`self.connection()` is a lazy :class:`~txmsg.messaging.Connection`, closed at the end of the case.  `self.cut()` is what
-an operator or a network does to all connections of the case; `await self.restart()` is a broker that goes and comes.
+`self.connection()` is a lazy :class:`~txmsg.messaging.Connection`, closed at the end of the case.  `await self.cut()`
+ends all connections of the broker, as an operator does; `await self.restart()` is a broker that is killed and comes
+again with what is durable (a case of the embedded broker sets `durable = True` for that).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest
 
 from tests.cases import RabbitMQTestCase, ReactorTestCase
 from tests.conformance.embedded_node import EmbeddedNode
@@ -27,7 +29,9 @@ from txmsg.testing import EmbeddedBroker
 from txmsg.transports.memory import MemoryTransport
 from txmsg.transports.registry import transport_for
 
-__all__ = ["MessagingCase", "OverBroker", "OverMemory", "OverRabbitMQ"]
+__all__ = ["MessagingCase", "OverBroker", "OverMemory", "OverRabbitMQ", "reactor"]
+
+reactor: Any = installed_reactor
 
 E = TypeVar("E", bound=BaseException)
 
@@ -49,6 +53,10 @@ class MessagingCase(ReactorTestCase):
         """End all connections of the broker, as an operator does (320); they may come back."""
         raise NotImplementedError
 
+    async def restart(self) -> None:
+        """Kill the broker and start it again, on the same port; SkipTest where there is nothing to restart."""
+        raise SkipTest("there is nothing to restart")
+
     def connection(self, **settings: Any) -> Connection:
         """A Connection that has not connected, closed at the end of the case."""
         made = Connection(self.url(), **settings)
@@ -65,7 +73,7 @@ class MessagingCase(ReactorTestCase):
 
     async def pause(self, seconds: float) -> None:
         """Let the reactor run for that long."""
-        await deferLater(installed_reactor, seconds)
+        await deferLater(reactor, seconds)
 
     async def until(self, condition: Any, seconds: float = 10.0) -> None:
         """Wait until `condition()` is true."""
@@ -121,13 +129,28 @@ class OverBroker(ReactorTestCase):
 
     __test__ = True
     over = "broker"
+    #: Whether its durable things are on disk, so that it can be restarted.
+    durable = False
 
     def setUp(self) -> Deferred[Any]:  # type: ignore[override]  # trial waits for it
         """Start it."""
-        self.embedded = EmbeddedBroker()
+        self.folder = self.mktemp() if self.durable else None
+        self._make()
+        return Deferred.fromCoroutine(self.node.start())
+
+    def _make(self) -> None:
+        self.embedded = EmbeddedBroker(data_dir=self.folder)
         self.node = EmbeddedNode(self.embedded)
         self.addCleanup(self.embedded.stop)
-        return Deferred.fromCoroutine(self.node.start())
+
+    async def restart(self) -> None:
+        """Stop it, and start another one with its data on its port."""
+        port = self.node.port
+        await self.embedded.stop()
+        self._make()
+        await self.embedded.start()
+        self.embedded._listeners.append(await self.embedded.broker.listen(self.node.host, port))
+        self.node.port = port
 
     def url(self) -> str:
         """For guest."""
@@ -143,6 +166,11 @@ class OverRabbitMQ(RabbitMQTestCase):
 
     __test__ = True
     over = "rabbitmq"
+
+    async def restart(self) -> None:
+        """kill -9, and start again; takes some seconds."""
+        await self.in_thread(self.node.kill)
+        await self.in_thread(self.node.start)
 
     def url(self) -> str:
         """For guest."""
