@@ -11,7 +11,7 @@ time limit in time (R2); when nothing waits, there is no delayed call and no att
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -24,11 +24,10 @@ from txmsg.errors import (
     OperationalError,
     OperationTimeout,
     Overloaded,
-    PublishNacked,
     PublishTimeout,
-    PublishUnconfirmed,
 )
 from txmsg.messaging.ensuring import come_back, is_worth_retrying
+from txmsg.messaging.publication import Publication
 from txmsg.messaging.retrying import RetryIntervals
 
 if TYPE_CHECKING:
@@ -36,106 +35,7 @@ if TYPE_CHECKING:
 
     from txmsg.messaging.channel import Channel
 
-__all__ = ["Outbox", "OutboxOwner", "Publication"]
-
-#: What a publication weighs besides its body, in octets: about what its objects take.
-_OVERHEAD: Final = 1000
-
-
-class Publication:
-    """One message that is ready to be sent, as often as need be.
-
-    exchange, routing_key, body, properties, mandatory -- for the channel of the transport.
-    declare -- what has to be there before.
-    intervals: RetryIntervals | None -- None: it is not sent again.
-    errback(exc, interval), on_revive(channel) -- of its retry policy.
-    timeout: float | None -- seconds for everything.
-    """
-
-    __slots__ = (
-        "_in_flight",
-        "_limit",
-        "body",
-        "declare",
-        "deferred",
-        "errback",
-        "exchange",
-        "failures",
-        "intervals",
-        "is_done",
-        "is_waiting",
-        "mandatory",
-        "on_revive",
-        "properties",
-        "reply_queue",
-        "rounds",
-        "routing_key",
-        "sequence",
-        "timeout",
-        "unknown",
-    )
-
-    def __init__(
-        self,
-        sequence: int,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: dict[str, Any],
-        mandatory: bool,
-        declare: Sequence[Any] = (),
-        intervals: RetryIntervals | None = None,
-    ) -> None:
-        self.sequence = sequence
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.body = body
-        self.properties = properties
-        self.mandatory = mandatory
-        self.declare = declare
-        self.intervals = intervals
-        self.errback: Callable[[BaseException, float], object] | None = None
-        self.on_revive: Callable[[Channel], object] | None = None
-        self.timeout: float | None = None
-        #: A queue whose name, which the broker gives it, becomes reply_to.
-        self.reply_queue: Any = None
-        self.deferred: Deferred[None] | None = None
-        self.failures = 0
-        self.rounds = 0
-        #: The last error that leaves open whether the message has arrived.
-        self.unknown: BaseException | None = None
-        self.is_done = False
-        self.is_waiting = False
-        self._in_flight: Deferred[None] | None = None
-        self._limit: IDelayedCall | None = None
-
-    def __lt__(self, other: Publication) -> bool:
-        return self.sequence < other.sequence
-
-    @property
-    def weight(self) -> int:
-        """What it takes in memory, about, in octets."""
-        return len(self.body) + _OVERHEAD
-
-    def failed(self, error: BaseException, was_sent: bool) -> bool:
-        """Count a failure; whether there may be another attempt."""
-        self.failures += 1
-        if was_sent and not isinstance(error, (NotSent, PublishNacked)):
-            self.unknown = error
-        return self.intervals is not None and is_worth_retrying(error) and self.intervals.allows(self.failures)
-
-    def outcome(self, error: BaseException) -> BaseException:
-        """What the caller is told when `error` was the last one."""
-        if self.intervals is None or not is_worth_retrying(error):
-            return error
-        times = f"{self.failures} attempt{'s' if self.failures > 1 else ''}"
-        return OperationalError(f"gave up after {times}", self.unknown or error)
-
-    def not_sent(self, why: str, cause: BaseException | None) -> BaseException:
-        """It is over before an attempt; what was sent before may have arrived."""
-        if self.unknown is not None:
-            return PublishUnconfirmed(why, self.unknown)
-        return NotSent(why, cause)
+__all__ = ["Outbox", "OutboxOwner"]
 
 
 class OutboxOwner(Protocol):
@@ -214,7 +114,7 @@ class Outbox:
         of_policy = None if policy is None else policy.timeout
         limits = [limit for limit in (publication.timeout, of_policy) if limit is not None]
         if limits:
-            publication._limit = connection.reactor.callLater(min(limits), self._time_is_up, publication, min(limits))
+            publication.limit = connection.reactor.callLater(min(limits), self._time_is_up, publication, min(limits))
         return deferred
 
     def _push(self, publication: Publication, connection: Any) -> None:
@@ -261,10 +161,10 @@ class Outbox:
         if publication.is_done:
             return None
         publication.is_done = True
-        limit, publication._limit = publication._limit, None
+        limit, publication.limit = publication.limit, None
         if limit is not None and limit.active():
             limit.cancel()
-        in_flight, publication._in_flight = publication._in_flight, None
+        in_flight, publication.in_flight = publication.in_flight, None
         if in_flight is not None:
             in_flight.cancel()
         if publication.is_waiting:
@@ -285,7 +185,7 @@ class Outbox:
         why = f"not confirmed within {seconds} s"
         policy = publication.intervals
         error: BaseException
-        if publication._in_flight is not None:
+        if publication.in_flight is not None:
             error = PublishTimeout(why)
         elif publication.unknown is not None:
             error = PublishTimeout(why, publication.unknown)
@@ -293,7 +193,7 @@ class Outbox:
             error = NotSent(f"not sent within {seconds} s", self._last_error)
         if policy is not None and seconds == policy.timeout and seconds != publication.timeout:
             times = max(1, publication.failures)
-            last = error if publication.unknown or publication._in_flight else self._last_error
+            last = error if publication.unknown or publication.in_flight else self._last_error
             error = OperationalError(
                 f"gave up after {times} attempts and {seconds} s", last or OperationTimeout("not done in time")
             )
@@ -413,7 +313,7 @@ class Outbox:
     def _tell(self, publication: Publication, error: BaseException, wait: float) -> None:
         if publication.errback is None or publication.is_done:
             return
-        limit = publication._limit
+        limit = publication.limit
         if limit is not None:
             wait = max(0.0, min(wait, float(limit.getTime()) - self._connection.reactor.seconds()))
         try:
@@ -439,23 +339,23 @@ class Outbox:
             publication.properties,
             mandatory=publication.mandatory,
         )
-        publication._in_flight = sent
+        publication.in_flight = sent
         self._take(publication)
         sent.addCallbacks(
             self._delivered, self._not_delivered, callbackArgs=(sent, publication), errbackArgs=(sent, publication)
         )
 
     def _delivered(self, _: object, sent: Deferred[None], publication: Publication) -> None:
-        if publication._in_flight is sent:
+        if publication.in_flight is sent:
             deferred = self._end(publication)
             if deferred is not None:
                 deferred.callback(None)
 
     def _not_delivered(self, failure: Failure, sent: Deferred[None] | None, publication: Publication) -> None:
         """`sent`: None where the publish passed by."""
-        if publication.is_done or publication._in_flight is not sent:
+        if publication.is_done or publication.in_flight is not sent:
             return
-        publication._in_flight = None
+        publication.in_flight = None
         error = failure.value
         assert error is not None
         may_retry = publication.failed(error, was_sent=True)

@@ -34,7 +34,8 @@ from txmsg.messaging.entities import Exchange, Queue, maybe_declare
 from txmsg.messaging.entities.exchange import delivery_mode_of
 from txmsg.messaging.entities.fields import milliseconds, seconds
 from txmsg.messaging.message import Message
-from txmsg.messaging.outbox import Outbox, Publication
+from txmsg.messaging.outbox import Outbox
+from txmsg.messaging.publication import Publication
 from txmsg.messaging.retrying import RetryIntervals
 from txmsg.messaging.serialization import encode_body
 
