@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from txmsg.abc import DeclaredQueue, Guarantees, RecoveryCallback
 from txmsg.errors import ChannelClosed, ConnectionClosed, ConnectionLost, NotFound
+from txmsg.messaging import Connection
 from txmsg.transports.registry import register, unregister
 
-__all__ = ["ScriptedChannel", "ScriptedConnection", "ScriptedRecovering", "ScriptedTransport"]
+__all__ = ["ScriptedChannel", "ScriptedConnection", "ScriptedConnectionCase", "ScriptedRecovering", "ScriptedTransport"]
 
 
 class _Ends:
@@ -201,3 +204,25 @@ class ScriptedTransport:
             return fail(Failure(outcome))
         self.made.append(outcome)
         return succeed(outcome)
+
+
+class ScriptedConnectionCase(SynchronousTestCase):
+    """A Connection on a scripted transport."""
+
+    def setUp(self) -> None:
+        """Make both."""
+        self.clock = Clock()
+        self.transport = ScriptedTransport(self)
+
+    def connection(self, *outcomes: Any, url: str = "", **settings: Any) -> Connection:
+        """A Connection whose attempts have these outcomes."""
+        self.transport.outcomes = list(outcomes)
+        return Connection(url or self.transport.url, reactor=self.clock, **settings)
+
+    def hosts(self, *names: str) -> list[str]:
+        """URLs of the transport."""
+        return [f"{self.transport.scheme}://{name}" for name in names]
+
+    def tried(self) -> list[str]:
+        """The hosts of the attempts there were."""
+        return [url.partition("://")[2].partition("/")[0].partition("?")[0] for url, _, _ in self.transport.attempts]

@@ -7,47 +7,25 @@ import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.messaging.scripted_transport import ScriptedConnection, ScriptedRecovering, ScriptedTransport
+from tests.messaging.scripted_transport import (
+    ScriptedConnection,
+    ScriptedConnectionCase,
+    ScriptedRecovering,
+)
 from txmsg.errors import (
     AuthenticationFailed,
-    ChannelClosed,
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
     ConnectTimeout,
     OperationalError,
-    OperationTimeout,
 )
 from txmsg.messaging import Connection
 
 
-class Case(SynchronousTestCase):
-    """A Connection on a scripted transport."""
-
-    def setUp(self) -> None:
-        """Make both."""
-        self.clock = Clock()
-        self.transport = ScriptedTransport(self)
-
-    def connection(self, *outcomes: Any, url: str = "", **settings: Any) -> Connection:
-        """A Connection whose attempts have these outcomes."""
-        self.transport.outcomes = list(outcomes)
-        return Connection(url or self.transport.url, reactor=self.clock, **settings)
-
-    def hosts(self, *names: str) -> list[str]:
-        """URLs of the transport."""
-        return [f"{self.transport.scheme}://{name}" for name in names]
-
-    def tried(self) -> list[str]:
-        """The hosts of the attempts there were."""
-        return [url.partition("://")[2].partition("/")[0].partition("?")[0] for url, _, _ in self.transport.attempts]
-
-
-class ConnectTests(Case):
+class ConnectTests(ScriptedConnectionCase):
     """Connecting."""
 
     def test_lazy(self) -> None:
@@ -154,7 +132,7 @@ class ConnectTests(Case):
         self.assertEqual([options for _, _, options in self.transport.attempts], [{"own": 1}] * 3)
 
 
-class CloseTests(Case):
+class CloseTests(ScriptedConnectionCase):
     """Closing."""
 
     def test_never_opened_and_twice(self) -> None:
@@ -296,7 +274,7 @@ class CloseTests(Case):
         self.assertEqual([each() for each in gone], [None, None])
 
 
-class LossTests(Case):
+class LossTests(ScriptedConnectionCase):
     """Losing a connection of a plain transport."""
 
     def setUp(self) -> None:
@@ -373,7 +351,7 @@ class LossTests(Case):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class RecoveringTests(Case):
+class RecoveringTests(ScriptedConnectionCase):
     """A transport whose connections come back by themselves."""
 
     def test_told(self) -> None:
@@ -441,79 +419,3 @@ class RecoveringTests(Case):
         self.successResultOf(connection.close())
         made.away(self.transport.lost(), None)
         self.assertEqual((told, made.callbacks), ([], []))
-
-
-class DrainTests(Case):
-    """drain_events, for code that was written around it."""
-
-    def test_event(self) -> None:
-        """kombu A34: it fires after the next delivery was handed over, on any channel, and without a delay."""
-        connection = self.connection()
-        channel = self.successResultOf(connection.channel())
-        handled: list[object] = []
-        self.successResultOf(channel.consume("q", handled.append))
-        waiting = connection.drain_events()
-        self.assertNoResult(waiting)
-        self.transport.made[0].channels[0].deliver("delivery")
-        self.successResultOf(waiting)
-        self.assertEqual(handled, ["delivery"])
-
-    def test_timeout(self) -> None:
-        """kombu A34: OperationTimeout after the time given; never without one."""
-        connection = self.connection()
-        limited, unlimited = connection.drain_events(timeout=2), connection.drain_events()
-        self.clock.advance(1.9)
-        self.assertNoResult(limited)
-        self.clock.advance(0.2)
-        self.failureResultOf(limited, OperationTimeout)
-        self.clock.advance(10_000)
-        self.assertNoResult(unlimited)
-        self.successResultOf(connection.close())
-        self.failureResultOf(unlimited, ConnectionClosed)
-
-
-class DefaultChannelTests(Case):
-    """The channel that stands for the connection."""
-
-    def test_one(self) -> None:
-        """kombu A7, A8: always the same one; channel() makes new ones, each with a number."""
-        connection = self.connection()
-        default = connection.default_channel
-        first, second = (self.successResultOf(connection.channel()) for _ in range(2))
-        self.assertIs(connection.default_channel, default)
-        self.assertEqual([default.channel_id, first.channel_id, second.channel_id], [1, 2, 3])
-        self.assertEqual(len(self.transport.made), 1)
-
-    def test_closed(self) -> None:
-        """kombu A7: one that was closed is not given again."""
-        connection = self.connection()
-        default = connection.default_channel
-        self.successResultOf(default.close())
-        self.assertIsNot(connection.default_channel, default)
-
-    def test_revive(self) -> None:
-        """kombu B18: a default channel that is another than the new one is closed."""
-        connection = self.connection()
-        default = self.successResultOf(connection.default_channel.open())
-        self.successResultOf(connection.revive(default))
-        self.assertTrue(default.is_open)
-        self.successResultOf(connection.revive(self.successResultOf(connection.channel())))
-        self.assertFalse(default.is_open)
-
-    def test_maybe_close_channel(self) -> None:
-        """kombu A43: errors of the channel and the connection are none; others are."""
-        connection = self.connection()
-
-        class Closing:
-            def __init__(self, error: Exception) -> None:
-                self.error = error
-
-            def close(self) -> Deferred[None]:
-                closing: Deferred[None] = Deferred()
-                closing.errback(self.error)
-                return closing
-
-        self.successResultOf(connection.maybe_close_channel(self.successResultOf(connection.channel())))
-        for error in (ConnectionLost(), ChannelClosed()):
-            self.successResultOf(connection.maybe_close_channel(Closing(error)))  # type: ignore[arg-type]
-        self.failureResultOf(connection.maybe_close_channel(Closing(KeyError())), KeyError)  # type: ignore[arg-type]

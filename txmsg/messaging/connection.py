@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from txmsg.abc import MessagingTransport
-from txmsg.errors import ConnectionClosed
+from txmsg.errors import ConfigurationError, ConnectionClosed
 from txmsg.messaging.entities.declaring import DeclarationCache
 from txmsg.messaging.failover import Failover, FailoverStrategy
 from txmsg.messaging.failures import (
@@ -107,7 +107,7 @@ class Connection(Shortcuts):
             "heartbeat": heartbeat,
             "login_method": login_method,
         }
-        del password
+        del password, ssl, transport_options  # the locals of a frame that raises can be printed
         #: What was declared over this connection.
         self.declared_entities = DeclarationCache()
         self._known: dict[str, tuple[BrokerSettings, MessagingTransport]] = {}
@@ -120,12 +120,18 @@ class Connection(Shortcuts):
     def _check(self, text: HiddenText) -> tuple[BrokerSettings, MessagingTransport]:
         """What a URL means, and its transport; every mistake in it is found here."""
         found = self._known.get(text)
-        if found is None:
+        if found is not None:
+            return found
+        try:
             url, transport = self._read(text)
             settings = BrokerSettings.of(url, self._keywords)
             transport_url(settings, transport)
-            found = self._known[text] = (settings, transport)
-        return found
+        except ConfigurationError as error:
+            problem = str(error)
+        else:
+            self._known[text] = (settings, transport)
+            return settings, transport
+        raise ConfigurationError(problem)  # anew: the frames of the other one hold the parts of the URL
 
     def _read(self, text: HiddenText) -> tuple[BrokerURL, MessagingTransport]:
         if "://" in text:
@@ -349,7 +355,8 @@ class Connection(Shortcuts):
 
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
-        return f"<Connection{name} {self.settings.url} at {id(self):#x}>"
+        known = self._known.get(self._failover.present)
+        return f"<Connection{name} {known[0].url if known else '(not known)'} at {id(self):#x}>"
 
 
 #: The name it had in carrot, and in the first versions of Kombu.
