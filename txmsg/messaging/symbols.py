@@ -46,7 +46,7 @@ def symbol_by_name(
     if not (module or symbol):
         raise ConfigurationError(f"{clip(repr(name))} names nothing: give package.module:Name")
     try:
-        loaded = (imp or import_module)(module if module.strip(".") else package, package=package)
+        loaded = (imp or import_module)(module if module.strip(".") else package or "", package=package)
         return getattr(loaded, symbol) if symbol else loaded
     except (ImportError, AttributeError):
         if isinstance(default, _NoDefault):
