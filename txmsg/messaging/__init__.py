@@ -6,6 +6,7 @@ So far: :mod:`~txmsg.messaging.serialization` and :mod:`~txmsg.messaging.compres
 from __future__ import annotations
 
 from txmsg.messaging.channel import Channel, ChannelMember
+from txmsg.messaging.clocks import LamportClock, timetuple
 from txmsg.messaging.compression import (
     CompressionRegistry,
     DecompressionLimits,
@@ -15,7 +16,7 @@ from txmsg.messaging.compression import (
     decompress,
     default_compressions,
 )
-from txmsg.messaging.connection import Connection
+from txmsg.messaging.connection import BrokerConnection, Connection
 from txmsg.messaging.consumer import Consumer
 from txmsg.messaging.dispatch import Callback, MessageDispatch
 from txmsg.messaging.ensuring import insured
@@ -41,12 +42,17 @@ from txmsg.messaging.failures import (
     recoverable_channel_errors,
     recoverable_connection_errors,
 )
+from txmsg.messaging.ids import uuid
 from txmsg.messaging.ignoring import IgnoredErrors, ignore_errors
 from txmsg.messaging.iterating import EventLoop, MessageIterator, drain_consumer, eventloop, itermessages
+from txmsg.messaging.limits import TokenBucket
 from txmsg.messaging.message import Message
+from txmsg.messaging.mixins import ConsumerMixin, ConsumerProducerMixin
 from txmsg.messaging.producer import Producer
+from txmsg.messaging.qos import QoS
 from txmsg.messaging.replying import ReplyIterator, collect_replies, send_reply
 from txmsg.messaging.retrying import RetryIntervals, fxrange, fxrangemax, retry_over_time
+from txmsg.messaging.scheduling import FairCycle
 from txmsg.messaging.serialization import (
     Accept,
     AcceptList,
@@ -70,7 +76,11 @@ from txmsg.messaging.serialization import (
     register_pickle,
     serializers,
 )
+from txmsg.messaging.simple import SimpleBuffer, SimpleQueue
+from txmsg.messaging.symbols import symbol_by_name
+from txmsg.messaging.tracing import setup_logging
 from txmsg.messaging.trust import Trust
+from txmsg.messaging.url import BrokerURL, parse_url
 
 __all__ = [
     "DELIVERY_MODES",
@@ -79,12 +89,16 @@ __all__ = [
     "Accept",
     "AcceptList",
     "Broadcast",
+    "BrokerConnection",
+    "BrokerURL",
     "Callback",
     "Channel",
     "ChannelMember",
     "CompressionRegistry",
     "Connection",
     "Consumer",
+    "ConsumerMixin",
+    "ConsumerProducerMixin",
     "DeclarationCache",
     "DecompressionLimits",
     "Decompressor",
@@ -93,20 +107,26 @@ __all__ = [
     "EntityChannel",
     "EventLoop",
     "Exchange",
+    "FairCycle",
     "IgnoredErrors",
     "JSONLimits",
     "JSONSerializer",
     "JSONTypes",
+    "LamportClock",
     "MaybeChannelBound",
     "Message",
     "MessageDispatch",
     "MessageIterator",
     "OutgoingMessage",
     "Producer",
+    "QoS",
     "Queue",
     "ReplyIterator",
     "RetryIntervals",
     "SerializerRegistry",
+    "SimpleBuffer",
+    "SimpleQueue",
+    "TokenBucket",
     "Trust",
     "binding",
     "channel_errors",
@@ -136,6 +156,7 @@ __all__ = [
     "loads",
     "maybe_declare",
     "open_body",
+    "parse_url",
     "recoverable_channel_errors",
     "recoverable_connection_errors",
     "register_json",
@@ -143,4 +164,8 @@ __all__ = [
     "retry_over_time",
     "send_reply",
     "serializers",
+    "setup_logging",
+    "symbol_by_name",
+    "timetuple",
+    "uuid",
 ]
