@@ -110,6 +110,28 @@ class ExampleCases(ReactorTestCase):
         self.assertIn("published=50, confirmed=50", printed)
         self.assertTrue(printed.endswith("50 messages handled, 0 of them twice\n"), printed)
 
+    async def test_simple_queue(self) -> None:
+        """Kombu AD10, example 16: hello, put and got."""
+        queue = self.name("simple")
+        sent = await self.run_example("11_simple_queue.py", "put", self.node.url, queue, "Hello", "World!")
+        self.assertEqual(sent, "2 in the queue\n")
+        self.assertEqual(
+            await self.run_example("11_simple_queue.py", "get", self.node.url, queue), "got 'Hello'\ngot 'World!'\n"
+        )
+
+    async def test_tasks(self) -> None:
+        """Kombu AD10, example 17: tasks that wait for a worker, and one that it does not know."""
+        for urgency, name in (("low", "format_disk"), ("high", "hello")):
+            sent = await self.run_example("12_tasks.py", "send", self.node.url, urgency, name, "Kombu")
+            self.assertEqual(sent, f"sent {name} to tasks.{urgency}\n")
+        self.assertEqual(await self.run_example("12_tasks.py", "work", self.node.url, "2"), "Hello Kombu\n")
+
+    async def test_rpc(self) -> None:
+        """Kombu AD10, O15, example 14: a server and a client."""
+        serving = self.in_thread(run_example, "13_rpc.py", "serve", self.node.url, "1")
+        self.assertEqual(await self.run_example("13_rpc.py", "ask", self.node.url, "30"), "fib(30) is 832040\n")
+        self.assertEqual(await serving, "fib(30)\n")
+
 
 class ExamplesOverRabbitMQ(RabbitMQTestCase, ExampleCases):
     __test__ = True
