@@ -62,7 +62,7 @@ class ConnectionPoolTests(MemoryCase):
         self.done(other.connect())
 
     def test_lost(self) -> None:
-        """One that was lost while it was idle, or lent, works when it is used next (kombu L13)."""
+        """One that was lost while it was idle, or lent, works when it is used next (kombu B27, L13)."""
         connection = self.done(self.pool.acquire())
         for is_lent in (True, False):
             self.done(connection.connect())
