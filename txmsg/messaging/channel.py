@@ -22,6 +22,7 @@ from txmsg.abc import DeclaredQueue, MessagingChannel, Properties
 from txmsg.errors import ChannelClosed, OperationalError
 from txmsg.messaging.failures import is_recoverable
 from txmsg.messaging.sharing import SharedAttempt
+from txmsg.messaging.tracing import LoggedCalls, is_on
 
 if TYPE_CHECKING:
     from txmsg.messaging.connecting import ConnectionLife
@@ -120,6 +121,8 @@ class Channel:
     async def _open(self) -> None:
         connection = await self.connection.transport_connection()
         channel = await connection.channel()
+        if is_on("CHANNEL"):
+            channel = LoggedCalls(channel, f"channel {self.number}: ", _log)
         self.transport_channel = channel
         self.connection.add_channel(self)
         channel.when_closed().addCallback(self._ended, channel)

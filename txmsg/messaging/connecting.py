@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from txmsg.abc import MessagingConnection, MessagingTransport, RecoveringMessagingConnection, RecoveryCallback
@@ -25,6 +25,7 @@ from txmsg.messaging.channel import Channel
 from txmsg.messaging.draining import Drain
 from txmsg.messaging.ensuring import ensure_connection
 from txmsg.messaging.sharing import SharedAttempt
+from txmsg.messaging.tracing import is_on, log_if_wanted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -174,16 +175,21 @@ class ConnectionLife:
         if isinstance(self.connection, RecoveringMessagingConnection):
             await self.connection.retry()
             return
-        _log.debug("connecting to {connection}", connection=str(self))
+        log_if_wanted()
+        self._note("connecting to {connection}")
         made = await self._ask_transport()
         self.connection = made
         made.when_closed().addCallback(self._ended, made)
         if isinstance(made, RecoveringMessagingConnection):
             made.add_recovery_callback(self._recovery)
-        _log.debug("connected to {connection}", connection=str(self))
+        self._note("connected to {connection}")
         if self._was_lost:
             self._was_lost = False
             self._tell(None, None)
+
+    def _note(self, what: str) -> None:
+        level = LogLevel.info if is_on("CONNECTION") else LogLevel.debug
+        _log.emit(level, what, connection=str(self))
 
     def _ask_transport(self) -> Deferred[MessagingConnection]:
         url, *alternates = self.transport_urls()
@@ -232,7 +238,7 @@ class ConnectionLife:
         if made is not None:
             if isinstance(made, RecoveringMessagingConnection):
                 made.remove_recovery_callback(self._recovery)
-            _log.debug("closing {connection}", connection=str(self))
+            self._note("closing {connection}")
             self._closing = SharedAttempt(made.close)
         if self._closing is None:
             return succeed(None)
