@@ -18,8 +18,8 @@ from txmsg.errors import (
     DecodeError,
     MessageStateError,
     NotFound,
-    PublishFailed,
     StaleDelivery,
+    TxmsgError,
 )
 from txmsg.messaging import Channel, Consumer, Exchange, Message, Queue, drain_consumer, itermessages
 
@@ -289,7 +289,8 @@ class RestartCases(ConsumerCase):
                     try:
                         await publisher.publish("", queue.name, b"%d" % number, {**JSON, "delivery_mode": 2})
                         confirmed.add(number)
-                    except PublishFailed:
+                    except TxmsgError as error:
+                        self.assertTrue(error.recoverable, error)
                         await self.pause(0.05)
 
         publishing = Deferred.fromCoroutine(publish())
