@@ -19,7 +19,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 class ParseTests(unittest.TestCase):
-    """Taking a URL apart."""
+    """Taking a URL apart (kombu AC8)."""
 
     def test_all_parts(self) -> None:
         """Each part is where it belongs (kombu A10)."""
