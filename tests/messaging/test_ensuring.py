@@ -460,7 +460,7 @@ class FakePool:
 
 
 class InsuredTests(EnsuringCase):
-    """kombu B19."""
+    """kombu B19, O10."""
 
     def test_insured(self) -> None:
         """kombu B19: a connection of the pool, connected; the function gets it and its channel; it is given back."""

@@ -38,7 +38,7 @@ class OutcomesTests(ProducerCase):
         self.successResultOf(slow[0])
 
     def test_nacked_and_returned(self) -> None:
-        """Typed, on the first publish and on later ones."""
+        """kombu T4: typed, on the first publish and on later ones."""
         for _ in range(2):
             self.transport.publishes.extend([PublishNacked("full"), PublishReturned(312, "NO_ROUTE", "", "k")])
             self.failureResultOf(self.producer.publish(1), PublishNacked)
