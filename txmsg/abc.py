@@ -18,7 +18,8 @@ What every transport promises:
 - What a transport cannot do, it refuses (:class:`~txmsg.errors.NotImplementedByPeer`) and does not emulate.
   :class:`Guarantees` says what may be relied on.
 
-Only types are imported here, from Twisted too.
+Only types are imported here, from Twisted too.  A Deferred is invariant, so those of a transport's own classes are
+Deferred[Any] here: a transport says what it really gives.
 """
 
 from __future__ import annotations
@@ -284,8 +285,8 @@ class MessagingConnection(Protocol):
     def is_open(self) -> bool:
         """Whether it can be used."""
 
-    def channel(self) -> Deferred[MessagingChannel]:
-        """A new channel."""
+    def channel(self) -> Deferred[Any]:
+        """A new channel: fires with a :class:`MessagingChannel`."""
 
     def close(self) -> Deferred[None]:
         """Close its channels and end it; closing twice is fine."""
@@ -354,8 +355,8 @@ class MessagingTransport(Protocol):
         reactor: Any = None,
         alternates: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
-    ) -> Deferred[MessagingConnection]:
-        """Make one attempt to connect to the broker that a URL names.
+    ) -> Deferred[Any]:
+        """Make one attempt to connect to the broker that a URL names; fires with a :class:`MessagingConnection`.
 
         reactor: None takes the installed one.
         alternates: other URLs, of the same transport; a connection that comes back by itself tries them too then.

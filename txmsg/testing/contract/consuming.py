@@ -70,11 +70,12 @@ class ConsumingContract(ContractCase):
         self.assertEqual((await channel.get(queue)).body, b"2")
         self.assertEqual(len(got), 1)
         got[0].ack()
+        await channel.queue_delete(queue)
 
     async def test_the_broker_cancels(self) -> None:
         """When the queue is deleted, `on_cancel` is told; not when the consumer was cancelled here."""
         channel = await self.channel()
-        queue = (await channel.queue_declare("", exclusive=True)).name
+        queue = (await channel.queue_declare("")).name
         reasons: list[Any] = []
         tag = await channel.consume(queue, print, on_cancel=reasons.append)
         await channel.cancel(tag)
