@@ -121,6 +121,24 @@ class ConsumerCases(ConsumerCase):
         await consumer.cancel()
         await self.until_depth(queue.name, 0)
 
+    async def test_given_back(self) -> None:
+        """kombu I15, I16: a compressed message that was opened and requeued comes as it was, and as redelivered."""
+        queue = await self.start()
+        seen: list[tuple[Any, bool]] = []
+
+        def handle(body: Any, message: Message) -> None:
+            seen.append((body, message.redelivered))
+            if len(seen) < 3:
+                message.headers.clear()
+                message.requeue()
+            else:
+                message.ack()
+
+        await Consumer(self.channel, queue, callbacks=[handle]).consume()
+        await self.send(queue, zlib.compress(b'"x"'), headers={"compression": "application/x-gzip"}, **JSON)
+        await self.until(lambda: len(seen) == 3)
+        self.assertEqual(seen, [("x", False), ("x", True), ("x", True)])
+
     async def test_no_ack(self) -> None:
         """kombu H3, I12: ack does nothing, and the channel lives on."""
         queue = await self.start()
