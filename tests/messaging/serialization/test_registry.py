@@ -440,7 +440,7 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_entry_point_of_a_real_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """Kombu J25: through the metadata of an installed package."""
+    """Kombu J25, example 23: through the metadata of an installed package."""
     (tmp_path / "shouting.py").write_text(
         "def lower(body):\n    return bytes(body).decode().lower()\n"
         'UPPER = (str.upper, lower, "application/x-shout", "utf-8")\n'
