@@ -15,7 +15,7 @@ class AddressedTests(SynchronousTestCase):
     """On the node's side, for whatever comes."""
 
     def test_addressed(self) -> None:
-        """kombu P8, Q1: by list, by glob, by regular expression from the beginning, or all; the list comes first."""
+        """kombu P8: by list, by glob, by regular expression from the beginning, or all; the list comes first."""
         cases: list[tuple[dict[str, Any], bool]] = [
             ({}, True),
             ({"destination": None, "pattern": None, "matcher": None}, True),
@@ -50,7 +50,7 @@ class AddressedTests(SynchronousTestCase):
             self.assertFalse(is_addressed("worker1", request), request)
 
     def test_matchers_of_ones_own(self) -> None:
-        """kombu P8, Q2: a mailbox may know more matchers, or fewer."""
+        """kombu P8: a mailbox may know more matchers, or fewer."""
         more = {**MATCHERS, "ends": lambda name, pattern: name.endswith(pattern)}
         self.assertTrue(is_addressed("worker1", {"pattern": "1", "matcher": "ends"}, more))
         self.assertFalse(is_addressed("worker1", {"pattern": ".", "matcher": "pcre"}, {"glob": MATCHERS["glob"]}))
