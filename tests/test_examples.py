@@ -132,6 +132,16 @@ class ExampleCases(ReactorTestCase):
         self.assertEqual(await self.run_example("13_rpc.py", "ask", self.node.url, "30"), "fib(30) is 832040\n")
         self.assertEqual(await serving, "fib(30)\n")
 
+    async def test_worker(self) -> None:
+        """Kombu N1, N17, AD10, example 13: a worker, which is a service."""
+        printed = await self.run_example("14_worker.py", self.node.url, "3")
+        self.assertEqual(printed, "consuming from numbers to square\n1\n4\n9\nno more of them\n")
+
+    async def test_declared_handlers(self) -> None:
+        """Issue: handlers with their queues; what is not accepted reaches none of them."""
+        printed = await self.run_example("15_declared_handlers.py", self.node.url)
+        self.assertEqual(printed, "order 1 by order.new\norder 2 by order.priced\nstopped\n")
+
 
 class ExamplesOverRabbitMQ(RabbitMQTestCase, ExampleCases):
     __test__ = True
