@@ -236,6 +236,25 @@ class ConsumerCases(ConsumerCase):
         assert isinstance(reason, ConsumerCancelled)
         self.assertEqual((reason.initiator, told[0][0].name, consumer.is_consuming), ("server", queue.name, False))
 
+    async def test_somebody_else_deletes_the_queue(self) -> None:
+        """kombu (b) 13: where connections come back by themselves, the queue does, too; elsewhere it is reported."""
+        queue = await self.start()
+        told: list[Any] = []
+        seen: list[Any] = []
+        consumer = Consumer(self.channel, queue, on_message=seen.append, on_cancel=lambda *given: told.append(given))
+        await consumer.consume()
+        other = await self.connection().channel()
+        await other.queue_delete(queue.name)
+        if not self.recovers:
+            await self.until(lambda: told)
+            await consumer.consume()
+        for _ in range(200):
+            await self.send(queue, b"1")
+            if seen:
+                break
+            await self.pause(0.05)
+        self.assertEqual((len(seen) > 0, len(told)), (True, 0 if self.recovers else 1))
+
     async def test_iteration(self) -> None:
         """kombu O5, O6, (b) 13: ``async for``, itermessages, drain_consumer; what was not taken is in the queue."""
         queue = await self.start()
