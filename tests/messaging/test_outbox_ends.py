@@ -123,6 +123,27 @@ class EndTests(RetryCase):
             self.successResultOf(self.publish(2))
         self.assert_nothing_is_left()
 
+    def test_what_is_in_flight_is_cancelled_with_it(self) -> None:
+        """reliability.md R8: the transport is told, by a cancel and by a limit."""
+        for cancels in (False, True):
+            sent: Deferred[Any] = Deferred()
+            self.transport.publishes.append(sent)
+            published = self.publish(1, timeout=2)
+            if cancels:
+                published.cancel()
+            else:
+                self.clock.advance(2)
+            self.failureResultOf(published, CancelledError, PublishTimeout)
+            self.assertTrue(sent.called)
+
+    def test_after_all_were_cancelled(self) -> None:
+        """A publish without a policy connects again: what failed before is forgotten."""
+        self.refuse(1)
+        published = self.publish(1)
+        published.cancel()
+        self.failureResultOf(published, CancelledError)
+        self.successResultOf(self.publish(2, retry=False))
+
     def test_one_of_those_that_wait_is_cancelled(self) -> None:
         """reliability.md R8: the first, for whom the wait began, too."""
         self.refuse(1)

@@ -203,15 +203,33 @@ class LifeTests(ProducerCase):
         self.assertTrue(self.producer.is_closed)
 
 
+class _Untouched(Deferred[Any]):
+    """Nobody may add anything to it."""
+
+    def addCallbacks(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses."""
+        raise AssertionError("a callback was added")
+
+    addCallback = addErrback = addBoth = addCallbacks
+
+
 class HotPathTests(ProducerCase):
     """kombu G28: what is made for a message when there is nothing to wait for."""
 
     def test_the_deferred_is_the_transports(self) -> None:
-        """Nothing stands between."""
+        """Nothing stands between, and nothing is added to it."""
         self.publish(1)
-        self.transport.publishes.append(HOLD)
-        published = self.producer.publish(2)
-        self.assertIs(published, self.transport.made[0].channels[0].unconfirmed[0])
+        sent = _Untouched()
+        self.transport.publishes.append(sent)
+        self.assertIs(self.producer.publish(2), sent)
+
+    def test_on_a_channel_that_is_open(self) -> None:
+        """From the second publish on."""
+        self.successResultOf(self.on.default_channel.open())
+        self.publish(1)
+        sent = _Untouched()
+        self.transport.publishes.append(sent)
+        self.assertIs(self.producer.publish(2), sent)
 
     def test_the_properties_are_shared(self) -> None:
         """One mapping for all messages that have the same."""
