@@ -24,7 +24,7 @@ def test_the_names_of_kombu() -> None:
         "parse_url",
     ):
         assert name in messaging.__all__, name
-    assert importlib.import_module("txmsg.messaging.pools")
+    importlib.import_module("txmsg.messaging.pools")
 
 
 def test_imports_that_tools_understand() -> None:

@@ -112,6 +112,7 @@ def test_what_is_declared() -> None:
         ({"dead_letter": "dead"}, "no effect without retry_delays or on_decode_error"),
         ({"threads": 2, "concurrency": 3}, "must not be above the number of threads (2)"),
         ({"threads": 2, "handler": coroutine}, "an async def handler runs in the reactor"),
+        ({"threads": 2, "on_decode_error": coroutine}, "an async def handler runs in the reactor"),
     ],
 )
 def test_what_does_not_go_together(details: dict[str, Any], expected: str) -> None:

@@ -126,6 +126,8 @@ def _plan(config: ConsumerConfig, declared: DeclaredConsumer, handler: Handler |
     mine = replace(config, consumers=(), app="", **own)
     _check(mine, declared, names)
     check_threads(handler, mine.threads)
+    if callable(declared.on_decode_error):
+        check_threads(declared.on_decode_error, mine.threads)
     return ConsumerPlan(
         config=mine,
         handler=BodyHandler(declared, handler),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
 
 from tests.conformance.messaging.base import MessagingCase, OverBroker, OverMemory, OverRabbitMQ
@@ -42,8 +43,8 @@ class Worker(ConsumerProducerMixin):
         return super().on_consume_end(connection, channel)
 
 
-class MixinCases(MessagingCase):
-    """The cases."""
+class MixinCase(MessagingCase):
+    """Helpers."""
 
     async def start(self) -> Worker:
         """A worker that consumes."""
@@ -59,6 +60,10 @@ class MixinCases(MessagingCase):
     async def send(self, *numbers: int) -> None:
         for number in numbers:
             await self.sender.Producer().publish(number, routing_key=self.queue.name, retry=True)
+
+
+class MixinCases(MixinCase):
+    """The cases."""
 
     async def test_a_loss(self) -> None:
         """kombu N2, N7, N8, AD9, R9: it goes on, wherever it runs, and its hooks say so."""
@@ -118,3 +123,22 @@ class MixinsOverBroker(OverBroker, MixinCases):
 
 class MixinsOverRabbitMQ(OverRabbitMQ, MixinCases):
     __test__ = True
+
+
+class MixinWithoutBroker(OverBroker, MixinCase):
+    """What only a broker that can be stopped shows."""
+
+    __test__ = True
+
+    async def test_a_stop_during_an_outage(self) -> None:
+        """R30: with a handler at work; a stop does not wait for the broker."""
+        worker = await self.start()
+        await self.send(101)
+        await self.until(lambda: worker.bodies == [101])
+        await self.embedded.stop()
+        await self.pause(0.1)
+        worker.slow.callback(None)
+        worker.stop_timeout = 0.5  # its answer cannot be published
+        await worker.stopService().addTimeout(5, installed_reactor)
+        self.assertEqual(worker.calls[-1], "end")
+        self.flushLoggedErrors()
