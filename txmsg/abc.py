@@ -242,6 +242,7 @@ class MessagingChannel(Protocol):
         mandatory: fail with PublishReturned when it was routed to no queue; else such a message is dropped.
         PublishNacked: the broker refused it.  EncodeError: a property that AMQP cannot carry.
         NotSent: there was no way to the broker.  PublishUnconfirmed: the way was lost before the confirm.
+        ConnectionClosed, ChannelClosed: the broker ended it before the confirm, for the reason that they say.
         """
 
     def qos(self, prefetch_count: int) -> Deferred[None]:

@@ -100,10 +100,11 @@ class HurryTests(WorldTestCase):
     def test_a_host_that_refused_us(self) -> None:
         """It is asked again, too: what is wrong may just have been mended."""
         broker = self.world.broker()
-        connection = self.connection(credentials=PlainCredentials("app", "secret"))
+        connection = self.connection(["amqp://a", "amqp://b"], credentials=PlainCredentials("app", "secret"))
+        self.world.hosts["b"] = REFUSES
         self.noErrors(connection.start())
-        self.world.run(1)
-        self.assertIsInstance(connection.last_error, AuthenticationFailed)
+        self.world.run(0.4)
+        self.assertIn(AuthenticationFailed, [type(step.reason) for step in self.steps])
         broker.add_user("app", "secret")
         connection.hurry()
         self.world.run(0.1)

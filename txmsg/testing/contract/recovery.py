@@ -98,7 +98,7 @@ class RecoveryContract(ContractCase):
         publishes = [channel.publish("", queue, b"%d" % n) for n in range(50)]
         lost = self.lose(connection)
         for publish in publishes:
-            with suppress(PublishUnconfirmed, NotSent):
+            with suppress(PublishUnconfirmed, NotSent, ConnectionClosed):
                 await publish
         await _done(lost)
         await connection.retry()
