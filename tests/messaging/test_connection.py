@@ -406,7 +406,7 @@ class CapabilityTests(ScriptedConnectionCase):
         self.assertFalse(connection.qos_semantics_matches_spec)
 
     def test_heartbeat(self) -> None:
-        """kombu A25, A26, A27: nothing needs to be called, and what was agreed on is 0 without a connection."""
+        """kombu A25 to A27, A45: nothing needs to be called, and what was agreed on is 0 without a connection."""
         connection = self.connection(heartbeat=10)
         self.assertEqual((connection.heartbeat, connection.get_heartbeat_interval()), (10.0, 0))
         connection.heartbeat_check()
