@@ -37,7 +37,7 @@ from txmsg.messaging.message import Message
 from txmsg.messaging.outbox import Outbox
 from txmsg.messaging.publication import Publication
 from txmsg.messaging.retrying import RetryIntervals
-from txmsg.messaging.serialization import encode_body
+from txmsg.messaging.serialization import encode_body, serializers
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -261,13 +261,18 @@ class Producer:
             if self._is_closed:
                 raise NotSent("the producer is closed")
             channel = self.channel
-            encoded = encode_body(
-                body,
-                serializer=serializer or self.serializer,
-                compression=self.compression if compression is None else compression,
-                content_type=content_type,
-                content_encoding=content_encoding,
-            )
+            if compression is None:
+                compression = self.compression
+            if content_type or compression:
+                kind, encoding, body, compression = encode_body(
+                    body,
+                    serializer=serializer or self.serializer,
+                    compression=compression,
+                    content_type=content_type,
+                    content_encoding=content_encoding,
+                )
+            else:  # as encode_body() does it, with less around it
+                kind, encoding, body = serializers.dumps(body, serializer or self.serializer)
             if exchange is None:
                 exchange = self.exchange
             if isinstance(exchange, Exchange):
@@ -276,14 +281,14 @@ class Producer:
             else:
                 mode = self.exchange.delivery_mode if delivery_mode is None else delivery_mode
             # The mapping repeats from message to message, unless there is something of its own.
-            key = (encoded.content_type, encoded.content_encoding, mode, priority)
+            key = (kind, encoding, mode, priority)
             made = self._properties.get(key)
             if made is None:
                 made = self._repeated(key)
             reply_queue = None
-            if properties or headers is not None or encoded.compression or expiration is not None or retry:
+            if properties or headers is not None or compression or expiration is not None or retry:
                 made, reply_queue = self._own(
-                    made, headers, encoded.compression, seconds("expiration", expiration), properties, retry
+                    made, headers, compression, seconds("expiration", expiration), properties, retry
                 )
             if routing_key is None:
                 routing_key = self.routing_key
@@ -295,8 +300,8 @@ class Producer:
         if is_plain and timeout is None and not declare and not self._outbox.waiting:
             transport = channel.transport_channel
             if transport is not None and transport is self._ready_on:
-                return transport.publish(exchange, routing_key, encoded.body, made, mandatory=mandatory)
-        publication = Publication(next(self._sequence), exchange, routing_key, encoded.body, made, mandatory)
+                return transport.publish(exchange, routing_key, body, made, mandatory=mandatory)
+        publication = Publication(next(self._sequence), exchange, routing_key, body, made, mandatory)
         try:
             publication.declare = tuple(declare)
             publication.timeout = seconds("timeout", timeout)
