@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from tests.messaging.plain_transport import HOLD
 from tests.messaging.retry_case import RetryCase
 from txmsg.errors import (
+    ChannelClosed,
     ConfigurationError,
     ConnectFailed,
     ConnectionClosed,
@@ -169,6 +170,18 @@ class EndTests(RetryCase):
         self.assert_nothing_is_left()
         self.failureResultOf(self.publish(3), TxmsgError)
         self.assertEqual(self.transport.attempts, ["a"])
+
+    def test_the_channel_is_closed(self) -> None:
+        """A publish does not open again what the application closed; `open` does."""
+        channel = self.successResultOf(self.on.channel())
+        self.producer.revive(channel)
+        self.successResultOf(self.publish(1))
+        self.successResultOf(channel.close())
+        for retry in (False, True):
+            self.failureResultOf(self.publish(2, retry=retry), ChannelClosed)
+        self.successResultOf(channel.open())
+        self.successResultOf(self.publish(3))
+        self.assertEqual(self.transport.bodies(), ["1", "3"])
 
     def test_the_producer_is_closed(self) -> None:
         """reliability.md R28."""

@@ -81,6 +81,11 @@ class Channel:
         return channel is not None and channel.is_open
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the application closed it, and did not open it again."""
+        return self._is_closed
+
+    @property
     def channel_id(self) -> int:
         """The number, as Kombu calls it."""
         return self.number

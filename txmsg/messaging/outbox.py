@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmsg.errors import (
+    ChannelClosed,
     NotSent,
     OperationalError,
     OperationTimeout,
@@ -242,6 +243,8 @@ class Outbox:
         connection = channel.connection
         is_retry = self._last_error is not None
         try:
+            if channel.is_closed:
+                raise ChannelClosed("the channel was closed by the application", 200, initiator="client")
             if (is_retry or head.intervals is not None) and not connection.connected:
                 await come_back(connection, is_retry)
             await channel.open()
