@@ -73,6 +73,15 @@ class ItermessagesTests(IteratingCase):
         message.ack()
         self.assertEqual(self.depth("q"), (1, 0))
 
+    def test_closed_at_the_limit(self) -> None:
+        """Nobody has to ask for another one."""
+        self.send("q", b"1", b"2", b"3")
+        messages = itermessages(None, self.channel, self.queue, limit=2, prefetch_count=3)
+        for _ in range(2):
+            self.successResultOf(self.start(anext(messages)))
+        self.assertFalse(messages.consumer.is_consuming)
+        self.assertEqual(self.depth("q"), (1, 2))
+
     def test_timeout(self) -> None:
         """The loop ends when nothing comes for that long; None waits for ever."""
         self.send("q", b"1")

@@ -270,6 +270,17 @@ class EndTests(SubscribingCase):
         self.send("one", b"1")
         self.assertEqual(self.bodies(), [b"1"])
 
+    def test_both_cancel(self) -> None:
+        """The queue goes while the consumer is cancelled: that is no news, and `when_ended` says who was first."""
+        told: list[Any] = []
+        consumer = self.consumer(Queue("q"), on_cancel=lambda *given: told.append(given))
+        self.done(consumer.consume())
+        ended = consumer.when_ended()
+        deleting = self.channel.queue_delete("q")
+        self.done(consumer.cancel())
+        self.successResultOf(deleting)
+        self.assertEqual((told, getattr(self.successResultOf(ended), "initiator", None)), ([], "client"))
+
     def test_the_broker_cancels_and_nobody_listens(self) -> None:
         """Then it is logged; so is an on_cancel that fails."""
         consumer = self.consumer(Queue("one"), Queue("two"))
