@@ -318,10 +318,11 @@ class SeveralTests(DeclaredCase):
 
     def test_the_end_of_one_ends_the_service(self) -> None:
         """R25: it does not go on with a part of its consumers."""
-        self.both(resubscribe_limit=5)
+        consumers = [DeclaredConsumer(handler=self.note, queues=(queue,)) for queue in ("work", ORDERS)]
+        self.start(consumers=consumers, resubscribe_limit=5)
         self.ask(lambda channel: channel.queue_delete("work"))
         self.simulation.advance(10)
-        self.assertIn("'work'", self.ended_with(12))
+        self.assertIn("consuming from queue 'work'", self.ended_with(12))
 
     def test_an_exchange_that_is_another(self) -> None:
         self.ask(lambda channel: channel.exchange_declare("shop", "direct", durable=True))

@@ -112,6 +112,9 @@ def test_what_is_declared() -> None:
         ({"dead_letter": "dead"}, "no effect without retry_delays or on_decode_error"),
         ({"threads": 2, "concurrency": 3}, "must not be above the number of threads (2)"),
         ({"threads": 2, "handler": coroutine}, "an async def handler runs in the reactor"),
+        ({"handler": lambda body: None}, "cannot be called with body, message: too many positional arguments"),
+        ({"handler": lambda body, message, publisher: None}, "cannot be called with body, message: missing a required"),
+        ({"on_decode_error": lambda message: None}, "cannot be called with message, error: too many"),
         ({"threads": 2, "on_decode_error": coroutine}, "an async def handler runs in the reactor"),
     ],
 )
@@ -155,7 +158,7 @@ def second(body, message): ...
 class Third:
     def __call__(self, body, message): ...
 
-def plain(delivery): ...
+def plain(body, message): ...
 
 some = [second, first]
 """

@@ -38,6 +38,7 @@ __all__ = [
     "ReactorRunner",
     "ThreadDelivery",
     "ThreadRunner",
+    "check_call",
     "check_threads",
     "create_handler",
     "load_app",
@@ -149,6 +150,20 @@ def wants(handler: Handler, name: str) -> bool:
 
 def _with(handler: Handler, publisher: Publisher | ThreadPublisher) -> Handler:
     return partial(handler, publisher=publisher)
+
+
+def check_call(handler: Handler, *names: str) -> None:
+    """Refuse, with ConfigurationError, what cannot be called with so many arguments; `names` are for the text."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # a callable of C code that does not tell
+    keywords = {name: None for name in names if name == "producer"}
+    try:
+        signature.bind(*[None] * (len(names) - len(keywords)), **keywords)
+    except TypeError as error:
+        name = getattr(handler, "__qualname__", type(handler).__qualname__)
+        raise ConfigurationError(f"{name}{signature} cannot be called with {', '.join(names)}: {error}") from None
 
 
 class HandlerRunner(Protocol):

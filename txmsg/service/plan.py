@@ -16,7 +16,7 @@ from txmsg.errors import ConfigurationError, TxmsgError
 from txmsg.service.config import ConsumerConfig
 from txmsg.service.declared import DeclaredConsumer, declaration_of, declarations_in
 from txmsg.service.exit_codes import ExitCode
-from txmsg.service.handler import Handler, check_threads, create_handler, load_app, load_handler, wants
+from txmsg.service.handler import Handler, check_call, check_threads, create_handler, load_app, load_handler, wants
 from txmsg.service.retrying import dead_letter_policy, retry_policy
 from txmsg.service.settings import SettingError
 
@@ -126,14 +126,17 @@ def _plan(config: ConsumerConfig, declared: DeclaredConsumer, handler: Handler |
     mine = replace(config, consumers=(), app="", **own)
     _check(mine, declared, names)
     check_threads(handler, mine.threads)
+    needs_producer = wants(handler, "producer")
+    check_call(handler, "body", "message", *(["producer"] if needs_producer else []))
     if callable(declared.on_decode_error):
+        check_call(declared.on_decode_error, "message", "error")
         check_threads(declared.on_decode_error, mine.threads)
     return ConsumerPlan(
         config=mine,
         handler=BodyHandler(declared, handler),
         queues=queues,
         declares=not all(queue.no_declare for queue in queues),
-        needs_publisher=wants(handler, "producer"),
+        needs_publisher=needs_producer,
         retry=retry_policy(mine),
         dead_letter=dead_letter_policy(mine) if declared.on_decode_error == "dead_letter" else None,
     )

@@ -71,13 +71,8 @@ class Subscription:
 
     @property
     def is_subscribed(self) -> bool:
-        """Whether the broker has it among the consumers of each of its queues now."""
-        return self.is_complete and all(consumer.is_subscribed for consumer in self.consumers)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether it has once been a consumer of each of its queues."""
-        return len(self.consumers) == max(len(self.plan.queues), 1)
+        """Once it has started: whether the broker has it among the consumers of each of its queues now."""
+        return all(consumer.is_subscribed for consumer in self.consumers)
 
     @property
     def running(self) -> int:
