@@ -17,6 +17,7 @@ from txmsg.errors import (
     OperationTimeout,
 )
 from txmsg.messaging import Consumer, Queue, drain_consumer, eventloop, itermessages
+from txmsg.messaging.stream import watchers
 
 
 class IteratingCase(MemoryCase):
@@ -256,7 +257,6 @@ class EventLoopTests(IteratingCase):
 
     def test_a_block(self) -> None:
         """Leaving it watches no longer."""
-        from txmsg.messaging.stream import watchers
 
         async def one() -> None:
             loop = eventloop(self.connection)
@@ -268,4 +268,17 @@ class EventLoopTests(IteratingCase):
         self.assertIn(self.connection, watchers)
         self.send("q", b"1")
         self.successResultOf(running)
+        self.assertNotIn(self.connection, watchers)
+
+    def test_left_early(self) -> None:
+        """By break, without a block: nothing watches when the loop is forgotten."""
+
+        async def one() -> None:
+            async for _ in eventloop(self.connection):
+                break
+
+        running = self.start(one())
+        self.send("q", b"1")
+        self.successResultOf(running)
+        gc.collect()
         self.assertNotIn(self.connection, watchers)

@@ -10,7 +10,8 @@ iteration ends, in whatever way; so `no_ack` is done by acking each message when
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+import weakref
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -202,6 +203,15 @@ class EventLoop:
         self._reason: BaseException | None = None
         self._waiter: Deferred[None] | None = None
         self._is_started = False
+        # The connection must not keep a loop alive that was left by a `break`.
+        self._on_message = _weakly(self._happened)
+        self._on_loss = _weakly(self._lost)
+        self._on_close = _weakly(self._over)
+
+    def __del__(self) -> None:
+        """It was left: watch no longer."""
+        if getattr(self, "_is_started", False):
+            self._stop()
 
     def __aiter__(self) -> Self:
         return self
@@ -227,9 +237,9 @@ class EventLoop:
 
     def _start(self) -> None:
         self._is_started = True
-        watch(self._connection, self._happened)
-        self._connection.add_recovery_callback(self._lost)
-        self._connection.add_close_callback(self._over)
+        watch(self._connection, self._on_message)
+        self._connection.add_recovery_callback(self._on_loss)
+        self._connection.add_close_callback(self._on_close)
 
     def _step(self) -> Deferred[None]:
         if self._seen:
@@ -275,9 +285,10 @@ class EventLoop:
 
     def _stop(self) -> None:
         if self._is_started:
-            unwatch(self._connection, self._happened)
-            self._connection.remove_recovery_callback(self._lost)
-            self._connection.remove_close_callback(self._over)
+            self._is_started = False
+            unwatch(self._connection, self._on_message)
+            self._connection.remove_recovery_callback(self._on_loss)
+            self._connection.remove_close_callback(self._on_close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -286,6 +297,18 @@ class EventLoop:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
+
+
+def _weakly(method: Callable[..., object]) -> Callable[..., None]:
+    """Call a bound method as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> None:
+        found = reference()
+        if found is not None:
+            found(*arguments)
+
+    return call
 
 
 async def _awaited(result: object) -> None:

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from txmsg.abc import PROPERTY_NAMES
 from txmsg.errors import AlreadySettled, ConfigurationError, DecodeError, MessageStateError, StaleDelivery, clip
 from txmsg.messaging.handmade import HandMadeDelivery
-from txmsg.messaging.serialization import Accept, AcceptList, decode_body, open_body, serializers
+from txmsg.messaging.serialization import Accept, AcceptList, open_body, serializers
 from txmsg.messaging.trust import DEFAULT_TRUST, Trust
 
 if TYPE_CHECKING:
@@ -257,12 +257,7 @@ class Message:
                 if not properties:
                     self._check_properties()
                 body = self.delivery.body
-            value = decode_body(
-                body,
-                content_type=get("content_type"),
-                content_encoding=get("content_encoding"),
-                accept=self._trust.accept,
-            )
+            value = serializers.loads(body, get("content_type"), get("content_encoding"), self._trust.accept)
         except Exception as error:
             raise self._failed(error) from error.__cause__
         self._payload = value
