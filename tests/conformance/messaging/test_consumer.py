@@ -340,6 +340,38 @@ class RestartCases(ConsumerCase):
         await self.until_depth(queue.name, 0)
 
 
+class AwayCases(ConsumerCase):
+    """There is no broker for a while."""
+
+    async def test_cancelled_while_away(self) -> None:
+        """kombu H16, H23: cancelling waits for nobody, and the consumer does not come back with the connection."""
+        queue = await self.start()
+        seen: list[Message] = []
+        cancelled = await Consumer(self.channel, queue, on_message=seen.append).consume()
+        other = Queue(queue.name + ".2", durable=True, expires=60.0)
+        going_on = await Consumer(self.channel, other, on_message=seen.append).consume()
+        lost: list[Any] = []
+        self.client.add_recovery_callback(lambda reason, delay: lost.append(reason))
+        await self.embedded.stop()  # type: ignore[attr-defined]
+        await self.until(lambda: lost)
+        await cancelled.cancel()
+        self.assertFalse(cancelled.is_consuming)
+        await self.restart()
+        await self.until(lambda: None in lost)
+        await self.send(queue, b"1")
+        await self.send(other, b"2")
+        await self.until(lambda: seen)
+        self.assertEqual([message.body for message in seen], [b"2"])
+        self.assertTrue(going_on.is_consuming)
+        await self.until_depth(queue.name, 1)
+
+
+class AwayFromBroker(OverBroker, AwayCases):
+    """amqp:// to the embedded broker."""
+
+    durable = True
+
+
 class ConsumerOverMemory(OverMemory, ConsumerCases):
     """memory://"""
 
