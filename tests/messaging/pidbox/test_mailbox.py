@@ -1,4 +1,4 @@
-"""Mailbox and Node over memory://, on a clock that the test turns."""
+"""Mailbox: its settings, requests and their replies."""
 
 from __future__ import annotations
 
@@ -6,63 +6,17 @@ import json
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import capturedLogs, formatEvent
 
-from tests.messaging.over_memory import MemoryCase
+from tests.messaging.pidbox.over_memory import PidboxCase
 from txmsg.errors import (
     ChannelClosed,
     ConfigurationError,
-    InconsistencyError,
     NotBoundError,
+    PublishNacked,
 )
-from txmsg.messaging import Consumer, Exchange, Message, Producer, Queue
+from txmsg.messaging import Exchange, Producer, Queue
 from txmsg.messaging.clocks import LamportClock
-from txmsg.messaging.pidbox import Mailbox, Node
-
-
-class PidboxCase(MemoryCase):
-    """A mailbox bound to a connection; nodes have connections of their own."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.mailbox = Mailbox("app")(self.connection)
-
-    def node(self, hostname: str, **settings: Any) -> Node:
-        """A node that listens, with some commands."""
-        mailbox = Mailbox("app", **settings)(self.connect())
-        node = mailbox.Node(hostname, state={"calls": []})
-
-        @node.handler
-        def ping(state: Any, **arguments: Any) -> Any:
-            state["calls"].append(arguments)
-            return {"pong": arguments}
-
-        @node.handler
-        def fail(state: Any) -> Any:
-            raise RuntimeError("it broke")
-
-        @node.handler
-        def odd(state: Any) -> Any:
-            return object()
-
-        self.done(node.listen())
-        return node
-
-    def timers(self) -> list[Any]:
-        """Those of requests; the broker has its own."""
-        return [call for call in self.clock.getDelayedCalls() if "Request" in repr(call)]
-
-    def watch(self, queue: Queue) -> list[Message]:
-        """What comes to a queue."""
-        seen: list[Message] = []
-        consumer = Consumer(self.connect(), [queue], no_ack=True, on_message=seen.append)
-        self.done(consumer.consume())
-        return seen
-
-    def to_all(self, body: Any, headers: dict[str, Any] | None = None, **options: Any) -> None:
-        """Something to all nodes, as anybody could send it."""
-        producer = Producer(self.connection)
-        self.done(producer.publish(body, exchange=self.mailbox.exchange, headers=headers, **options))
+from txmsg.messaging.pidbox import Mailbox
 
 
 class EntityTests(PidboxCase):
@@ -257,6 +211,38 @@ class CallTests(PidboxCase):
         self.done(self.connection.close())
         self.failureResultOf(calling)
 
+    def test_nothing_is_left_behind(self) -> None:
+        """Neither calls that were answered, given up or never sent are remembered, nor their timers."""
+
+        class Broken:
+            def acquire(self, block: bool = False) -> Any:
+                raise PublishNacked("not today")
+
+        self.node("one")
+        self.done(self.mailbox.call(["one"], "ping", timeout=5))
+        timed_out = self.mailbox.call(["none"], "ping", timeout=5)
+        given_up = self.mailbox.call(["none"], "ping", timeout=5)
+        self.turn()
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        self.turn(5)
+        self.assertEqual(self.successResultOf(timed_out), [])
+        self.mailbox.producer_pool = Broken()
+        never_sent = self.mailbox.call(["one"], "ping", timeout=5)
+        self.turn()
+        self.failureResultOf(never_sent, PublishNacked)
+        assert self.mailbox._replies is not None
+        self.assertEqual((self.mailbox._replies.waiting, self.timers()), ({}, []))
+
+    def test_an_answered_call_takes_no_more(self) -> None:
+        """With enough replies it is over: those that come later change nothing."""
+        nodes = [self.node(name) for name in ("one", "two", "three")]
+        seen: list[Any] = []
+        replies = self.done(self.mailbox.multi_call("ping", limit=1, callback=seen.append))
+        self.turn()
+        self.assertEqual((len(replies), len(seen)), (1, 1))
+        self.assertEqual([len(node.state["calls"]) for node in nodes], [1, 1, 1])
+
     def test_a_callback_that_fails(self) -> None:
         """The call fails with it."""
         self.node("one")
@@ -318,6 +304,14 @@ class CallTests(PidboxCase):
         calling.cancel()
         self.failureResultOf(calling, CancelledError)
 
+    def test_a_reply_without_a_ticket(self) -> None:
+        """kombu P11: a request that has none gets a reply without that header; None is never sent."""
+        seen = self.watch(Queue("", self.mailbox.reply_exchange, "k", exclusive=True))
+        self.node("one")
+        self.to_all({"method": "ping", "reply_to": {"exchange": "reply.app.pidbox", "routing_key": "k"}})
+        self.turn()
+        self.assertEqual([set(message.headers) for message in seen], [{"clock"}])
+
     def test_producers_of_a_pool(self) -> None:
         """kombu P1: with a producer pool, or something that returns one, requests go through its producers."""
 
@@ -339,125 +333,3 @@ class CallTests(PidboxCase):
             self.done(Mailbox("app", producer_pool=given)(self.connection).abcast("ping"))
         self.turn()
         self.assertEqual((pool.lent, len(node.state["calls"])), (2, 2))
-
-
-class NodeTests(PidboxCase):
-    """What a node does with what comes."""
-
-    def test_handlers(self) -> None:
-        """kombu P3: by the function's name, of the node or of the mailbox; the state first; awaitables are run."""
-
-        @self.mailbox.handler
-        def everybody(state: Any) -> Any:
-            return state
-
-        node = self.mailbox.Node("one", 7, handlers={"own": lambda state, n: state + n})
-
-        @node.handler
-        async def slow(state: int, n: int) -> int:
-            await later
-            return state * n
-
-        later: Deferred[None] = Deferred()
-        self.done(node.listen())
-        self.assertEqual(self.done(self.mailbox.call(["one"], "everybody")), [{"one": 7}])
-        self.assertEqual(self.done(self.mailbox.call(["one"], "own", {"n": 1})), [{"one": 8}])
-        calling = self.mailbox.call(["one"], "slow", {"n": 3})
-        self.turn()
-        self.assertNoResult(calling)
-        later.callback(None)
-        self.assertEqual(self.done(calling), [{"one": 21}])
-        self.assertNotIn("own", self.mailbox.Node("two").handlers)
-
-    def test_errors_are_replies(self) -> None:
-        """kombu P7: an exception, an unknown command, wrong arguments, a result that JSON cannot carry."""
-        self.node("one")
-        for command, arguments, text in (
-            ("fail", {}, "RuntimeError('it broke')"),
-            ("none", {}, "no command 'none'"),
-            ("fail", {"x": 1}, "unexpected keyword argument 'x'"),
-            ("odd", {}, "EncodeError"),
-        ):
-            ((host, reply),) = self.done(self.mailbox.call(["one"], command, arguments))[0].items()
-            self.assertEqual(host, "one")
-            self.assertIn(text, reply["error"])
-        self.assertEqual(len(self.flushLoggedErrors()), 3)
-        self.assertEqual(self.done(self.mailbox.call(["one"], "ping")), [{"one": {"pong": {}}}])
-
-    def test_poison(self) -> None:
-        """kombu P4: what cannot be decoded, may not be, or makes no sense is dropped; the next request is done."""
-        node = self.node("one")
-        self.to_all(b"{", content_type="application/json")
-        self.to_all({"method": "ping"}, serializer="yaml")
-        self.to_all([1, 2])
-        self.to_all({"method": ["ping"]})
-        self.to_all({"method": "ping", "arguments": [1]})
-        self.to_all({"method": "ping", "destination": "one"})
-        self.to_all({"method": "ping"}, {"clock": 2**63 - 1})
-        for reply_to in ("x", {"exchange": "elsewhere", "routing_key": "k"}, {"exchange": "reply.app.pidbox"}):
-            self.to_all({"method": "ping", "reply_to": reply_to})
-        self.assertEqual(len(self.flushLoggedErrors()), 2)
-        self.assertEqual(self.done(self.mailbox.call(["one"], "ping", {"n": 1})), [{"one": {"pong": {"n": 1}}}])
-        self.assertEqual(len(node.state["calls"]), 5)
-
-    def test_the_same_name_twice(self) -> None:
-        """kombu P4: InconsistencyError where queues are exclusive."""
-        self.node("one")
-        second = Mailbox("app")(self.connect()).Node("one")
-        listening = second.listen()
-        self.turn()
-        failure = self.failureResultOf(listening, InconsistencyError)
-        self.assertIn("give this one another name", failure.getErrorMessage())
-
-    def test_the_same_name_twice_not_exclusive(self) -> None:
-        """kombu P4: where queues are not exclusive it is a warning; and the name is free again after close."""
-        with capturedLogs() as events:
-            first = self.node("one", queue_exclusive=False)
-            self.assertEqual([each for each in map(formatEvent, events) if "another node" in each], [])
-            self.node("one", queue_exclusive=False)
-        warnings = [each for each in map(formatEvent, events) if "another node" in each]
-        self.assertEqual(warnings, ["another node named one takes a part of the requests"])
-        self.done(first.close())
-
-    def test_listening(self) -> None:
-        """kombu P4: fires with a consumer that needs no acks; a callback may take the place of the handlers."""
-        seen: list[Any] = []
-        node = self.mailbox.Node("one")
-        consumer = self.done(node.listen(callback=lambda body, message: seen.append(body["method"])))
-        self.assertIsInstance(consumer, Consumer)
-        self.assertTrue(consumer.no_ack)
-        self.assertIn("'one' of 'app', listening", repr(node))
-        self.done(self.mailbox.abcast("ping"))
-        self.turn()
-        self.assertEqual(seen, ["ping"])
-        self.done(node.close())
-        self.assertIn("not listening", repr(node))
-
-    def test_closing_waits_for_handlers(self) -> None:
-        """What was begun is done, and replied to."""
-        node = self.node("one")
-        later: Deferred[str] = Deferred()
-        node.handlers["slow"] = lambda state: later
-        calling = self.mailbox.call(["one"], "slow")
-        self.turn()
-        closing = node.close()
-        self.turn()
-        self.assertNoResult(closing)
-        later.callback("done")
-        self.done(closing)
-        self.assertEqual(self.done(calling), [{"one": "done"}])
-
-    def test_wrong_arguments(self) -> None:
-        """A node has a name and a mailbox; the machine's name is the default."""
-        with self.assertRaises(ConfigurationError):
-            Node("one")
-        with self.assertRaises(ConfigurationError):
-            Node("", mailbox=self.mailbox)
-        self.assertTrue(self.mailbox.Node().hostname)
-
-    def test_dispatch(self) -> None:
-        """kombu P7: without a reply wanted it fires with the result, or with the error as a reply."""
-        node = self.node("one")
-        self.assertEqual(self.done(node.dispatch("ping", {"a": 1}, whatever=3)), {"pong": {"a": 1}})
-        self.assertIn("it broke", self.done(node.dispatch("fail"))["error"])
-        self.flushLoggedErrors(RuntimeError)
