@@ -33,6 +33,7 @@ NO_TESTS = 5
 
 RECOVERY = "tests/conformance/recovery"
 DIFFERENTIAL = "tests/conformance/differential"
+MESSAGING = "tests/conformance/messaging"
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,21 @@ class Part:
 #: What each part of the default reactor's runs; each file is in one part.  What stands nowhere here is in the last.
 DEFAULT_PARTS = (
     Part("default", (RECOVERY, "tests/lab", "tests/foreign")),
-    Part("default", ("tests/conformance",), (RECOVERY,)),
+    Part("default", ("tests/conformance",), (RECOVERY, MESSAGING)),
     Part("default", ("tests/amqp",)),
+    Part("default", (MESSAGING, "tests/messaging", "tests/transports")),
     Part("default", ("tests/service", "tests/compat")),
     Part("default", ("tests/broker", "tests/wire")),
-    Part("default", ("tests/messaging", "tests/transports")),
     Part("default", ("tests/testing",)),
 )
 #: The tests that are run again on the other reactors are those where the reactor makes a difference.  They are spared
-#: what compares brokers with each other; and what kills and restarts brokers, which takes minutes, on those that
-#: differ from the default one in how they wait only.
+#: what compares brokers with each other; and what kills and restarts brokers, which takes minutes, and the messaging
+#: layer, which knows no sockets, on those that differ from the default one in how they wait only.
 REACTOR_TESTS = ("tests/amqp", "tests/conformance", "tests/test_scripted.py")
 OTHER_REACTORS = (
     Part("asyncio", REACTOR_TESTS, (DIFFERENTIAL,)),
-    Part("poll", REACTOR_TESTS, (DIFFERENTIAL, RECOVERY)),
-    Part("select", REACTOR_TESTS, (DIFFERENTIAL, RECOVERY)),
+    Part("poll", REACTOR_TESTS, (DIFFERENTIAL, RECOVERY, MESSAGING)),
+    Part("select", REACTOR_TESTS, (DIFFERENTIAL, RECOVERY, MESSAGING)),
 )
 
 
@@ -86,7 +87,7 @@ def parts() -> list[Part]:
     """All parts, those first that take longest; small ones come last, to fill the lanes up."""
     named = tuple(path for part in DEFAULT_PARTS for path in part.paths)
     rest = Part("default", ("tests",), named)
-    return [*OTHER_REACTORS[:1], *DEFAULT_PARTS[:4], *OTHER_REACTORS[1:], *DEFAULT_PARTS[4:], rest]
+    return [*OTHER_REACTORS[:1], *DEFAULT_PARTS[:5], *OTHER_REACTORS[1:], *DEFAULT_PARTS[5:], rest]
 
 
 def command(part: Part, arguments: list[str]) -> list[str]:
