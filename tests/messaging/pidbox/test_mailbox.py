@@ -11,6 +11,7 @@ from tests.messaging.pidbox.over_memory import PidboxCase
 from txmsg.errors import (
     ChannelClosed,
     ConfigurationError,
+    ConnectionForced,
     NotBoundError,
     PublishNacked,
 )
@@ -189,6 +190,16 @@ class CallTests(PidboxCase):
             self.done(producer.publish({name: 1}, headers=headers, **where))  # type: ignore[arg-type]
         self.turn(5)
         self.assertEqual(self.successResultOf(calling), [{"future": 1}, {"never": 1}])
+
+    def test_the_connection_is_lost(self) -> None:
+        """kombu P9: a call made while the connection is away is sent when it is back, and hears the replies."""
+        self.node("one")
+        self.done(self.mailbox.call(["one"], "ping"))
+        for _ in range(3):
+            self.connection.connection.end(ConnectionForced("cut", 320, initiator="server"))  # type: ignore[union-attr]
+            calling = self.mailbox.call(["one"], "ping", timeout=10)
+            self.turn(5)
+            self.assertEqual(self.successResultOf(calling), [{"one": {"pong": {}}}])
 
     def test_giving_up(self) -> None:
         """A call can be cancelled; closing the mailbox ends those that wait, and it can be used again."""

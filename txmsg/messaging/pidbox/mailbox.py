@@ -300,9 +300,14 @@ class Mailbox:
 
     async def _publish(self, request: dict[str, Any], timeout: float | None) -> None:
         self._own_channel()  # NotBoundError
+        declare: list[Any] = [self.exchange]
+        if "reply_to" in request and self.producer_pool is None and not self.bound_connection.is_recovering:
+            # After a loss the request may leave before the reply queue is consumed again: it has to be there.
+            declare.append(self.reply_queue)
         await self._send(
             request,
             exchange=self.exchange,
+            declare=declare,
             routing_key="",
             headers={
                 "clock": self.clock.forward(),
@@ -329,13 +334,14 @@ class Mailbox:
         await self._send(
             reply,
             exchange=self.reply_exchange,
+            declare=[self.reply_exchange],
             routing_key=name("routing_key", routing_key),
             headers=headers,
             timeout=self.reply_queue_expires or REPLY_QUEUE_EXPIRES,
         )
 
-    async def _send(self, body: Any, *, exchange: Exchange, timeout: float | None, **options: Any) -> None:
-        options.update(exchange=exchange, declare=[exchange], serializer=self.serializer, retry=True, timeout=timeout)
+    async def _send(self, body: Any, **options: Any) -> None:
+        options.update(serializer=self.serializer, retry=True)
         pool = self.producer_pool
         if pool is not None:
             if not hasattr(pool, "acquire"):
