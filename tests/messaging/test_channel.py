@@ -102,7 +102,9 @@ class LazyTests(ScriptedConnectionCase):
         self.successResultOf(channel.cancel("tag"))
         self.successResultOf(channel.open())
         self.successResultOf(channel.publish("", "q", b""))
-        self.assertEqual(len(self.transport.made[0].channels), 2)
+        self.transport.made[0].channels[1].lose(ChannelClosed())
+        self.successResultOf(channel.publish("", "q", b""))
+        self.assertEqual(len(self.transport.made[0].channels), 3)
 
     def test_close_while_it_opens(self) -> None:
         """Who waits is told why."""
@@ -264,6 +266,16 @@ class RevivalTests(ScriptedConnectionCase):
                 self.clock.advance(1000)
                 self.assertEqual((len(self.transport.made), member.revived), (made, []))
                 self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_closed_while_it_cannot_connect(self) -> None:
+        """When nothing lives on a channel any more, nobody tries to connect for it."""
+        _, channel = self.opened(Member())
+        self.transport.outcomes = [ConnectFailed("no")] * 9
+        self.transport.made[0].lose(self.transport.lost())
+        self.clock.pump([0, 2])
+        self.assertEqual(len(self.transport.attempts), 3)
+        self.successResultOf(channel.close())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_member_that_cannot_be_told(self) -> None:
         """It is logged, and the others are told."""

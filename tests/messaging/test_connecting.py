@@ -388,6 +388,11 @@ class RecoveringTests(ScriptedConnectionCase):
         made.retries[1].errback(Failure(ConnectFailed("still not")))
         self.failureResultOf(failing, ConnectFailed)
         self.assertIs(connection.connection, made)
+        slow = connection.connect_once()
+        self.clock.advance(9.9)
+        self.assertNoResult(slow)
+        self.clock.advance(0.2)
+        self.failureResultOf(slow, ConnectTimeout)
 
     def test_channels_while_it_is_away(self) -> None:
         """They are handed to the transport, which knows when it is back: their channels are the same."""

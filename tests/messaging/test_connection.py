@@ -86,6 +86,15 @@ class FormsTests(ScriptedConnectionCase):
             self.assertEqual(connection.alternates, urls)
             self.assertEqual((connection.hostname, connection.host_count()), ("a", 3))
 
+    def test_urls_of_several_transports(self) -> None:
+        """kombu A51: a transport is told of its own URLs only."""
+        first, second = self.hosts("a", "b")
+        connection = Connection([first, "memory://", second])
+        self.assertEqual(connection.transport_urls(), [first, second])
+        connection.maybe_switch_next()
+        self.assertEqual(connection.transport_urls(), ["memory://"])
+        self.assertEqual(connection.transport.schemes, ("memory",))
+
     def test_switching(self) -> None:
         """kombu B12, B13, B14: the strategy says what is next; one URL is never left."""
         connection = Connection(self.hosts("a", "b"))
@@ -128,7 +137,14 @@ class OptionsTests(ScriptedConnectionCase):
 
     def test_wrong_values(self) -> None:
         """kombu A13: a value that is none is refused by the constructor."""
-        for option in ("heartbeat=x", "heartbeat=-1", "heartbeat=nan", "ssl=maybe", "connect_timeout=soon"):
+        for option in (
+            "heartbeat=inf",
+            "heartbeat=x",
+            "heartbeat=-1",
+            "heartbeat=nan",
+            "ssl=maybe",
+            "connect_timeout=soon",
+        ):
             with self.subTest(option=option):
                 self.assertRaises(ConfigurationError, Connection, f"amqp://h?{option}")
         self.assertRaises(ConfigurationError, Connection, heartbeat=True)
@@ -185,6 +201,8 @@ class OptionsTests(ScriptedConnectionCase):
         self.assertIn("cacertfile=%2Fa", url)
         self.assertIn("keyfile=%2Fk", url)
         self.assertTrue(Connection("amqp://h?ssl_ca_certs=/a").ssl)
+        own = Connection("amqps://h?cacertfile=/own", ssl={"ca_certs": "/b"}).transport_urls()[0]
+        self.assertIn("cacertfile=%2Fown", own)
 
     def test_tls_is_verified(self) -> None:
         """kombu A18: what would not verify the server is refused."""
@@ -238,6 +256,7 @@ class TellingTests(ScriptedConnectionCase):
         self.assertIn("frame_max=8192", whole.transport_urls()[0])
         self.assertEqual(Connection().as_uri(), "amqp://guest:**@localhost:5672/%2F")
         self.assertEqual(Connection("memory://n").as_uri(), "memory://n/%2F")
+        self.assertEqual(Connection("amqp://:p@h").as_uri(include_password=True), "amqp://:p@h:5672/%2F")
 
     def test_as_uri_round_trip(self) -> None:
         """kombu A14: what could be taken for something else is quoted."""
@@ -317,6 +336,14 @@ class TellingTests(ScriptedConnectionCase):
         self.successResultOf(channel.publish("", "q", b""))
         self.assertEqual(self.tried(), [":p@host", ":p@other"])
 
+    def test_switch_after_close(self) -> None:
+        """kombu A33: one that was closed can be used again, elsewhere."""
+        connection = self.connection()
+        self.successResultOf(connection.close())
+        self.successResultOf(connection.switch(self.hosts("other")[0]))
+        self.successResultOf(connection.default_channel.publish("", "q", b""))
+        self.assertEqual(self.tried(), ["other"])
+
     def test_switch_within_the_list(self) -> None:
         """To one of its own URLs the list stays; a URL that cannot be used changes nothing."""
         connection = self.connection(url=";".join(self.hosts("a", "b")))
@@ -327,6 +354,7 @@ class TellingTests(ScriptedConnectionCase):
 
     def test_pickle(self) -> None:
         """The settings, with the password, and nothing that is open."""
+        self.clock.cannot_travel = lambda: None  # type: ignore[attr-defined]
         connection = Connection(self.URL, reactor=self.clock, name="mine")
         copy = pickle.loads(pickle.dumps(connection))
         self.assertEqual((copy.info(), copy.password, copy.name), (connection.info(), "S3/CRET", "mine"))

@@ -66,3 +66,16 @@ class SharedAttemptTests(SynchronousTestCase):
         self.attempts[1].callback("done")
         self.successResultOf(again)
         self.shared.abandon(KeyError("nobody waits"))
+
+    def test_slow_end_of_an_abandoned_attempt(self) -> None:
+        """One that takes its time to end says nothing to the next."""
+        slow: Deferred[str] = Deferred()
+        shared = self.shared
+        first = shared.join(lambda: self.start().addErrback(lambda failure: slow))
+        shared.abandon(KeyError())
+        self.failureResultOf(first, KeyError)
+        second = shared.join()
+        slow.callback("late")
+        self.assertNoResult(second)
+        self.attempts[-1].callback("done")
+        self.assertEqual(self.successResultOf(second), "done")
