@@ -39,9 +39,11 @@ __all__ = [
     "MessagingConnection",
     "MessagingDelivery",
     "MessagingTransport",
+    "OffersPlainChannels",
     "Properties",
     "RecoveringMessagingConnection",
     "RecoveryCallback",
+    "ReturnCallback",
 ]
 
 #: The properties a message can have, as AMQP 0-9-1 section 1.8 names them.
@@ -70,6 +72,9 @@ Properties = Mapping[str, Any]
 #: Called with the reason of a loss, or of an attempt to come back that failed, and the seconds until the next attempt
 #: (None: not known); called with (None, None) when the connection is back.
 RecoveryCallback = Callable[[BaseException | None, float | None], object]
+
+#: Called with a PublishReturned and the properties of the message that came back.
+ReturnCallback = Callable[[Any, Properties], object]
 
 
 class DeclaredQueue(NamedTuple):
@@ -316,6 +321,22 @@ class RecoveringMessagingConnection(MessagingConnection, Protocol):
     def retry(self) -> Deferred[None]:
         """Fires when the connection can be used: at once if it is there.  Else it tries now, and not only after the
         wait it has begun, and fails with the error of that one attempt.  After the end it fails with the reason.
+        """
+
+
+@runtime_checkable
+class OffersPlainChannels(Protocol):
+    """What a connection may have beside its channels, where confirms cost something or where it comes back by itself.
+
+    Where it has none, a channel of :meth:`MessagingConnection.channel` serves for the same.
+    """
+
+    def plain_channel(self, on_return: ReturnCallback | None = None) -> Deferred[Any]:
+        """A new :class:`MessagingChannel` for requests and replies, on the connection of now.
+
+        Nothing is confirmed on it: `publish` fires when the message is on its way and more can be sent.
+        on_return: told of the mandatory messages that could not be routed; None: they are dropped.
+        When the connection is lost it ends, `when_closed` fires with the reason, and it does not come back.
         """
 
 

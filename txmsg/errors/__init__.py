@@ -97,6 +97,7 @@ from txmsg.errors.messaging import (
     PoolError,
     QueueEmpty,
 )
+from txmsg.errors.rpc import NoResponder, RemoteError, RPCError, RPCTimeout, TaskRevoked
 
 __all__ = [
     "AccessRefused",
@@ -139,6 +140,7 @@ __all__ = [
     "LocalProtocolError",
     "MessageStateError",
     "NoCommonMechanism",
+    "NoResponder",
     "NotAllowed",
     "NotBoundError",
     "NotFound",
@@ -159,6 +161,9 @@ __all__ = [
     "PublishUnconfirmed",
     "QueueClosed",
     "QueueEmpty",
+    "RPCError",
+    "RPCTimeout",
+    "RemoteError",
     "RemoteProtocolError",
     "ResourceError",
     "ResourceLocked",
@@ -168,6 +173,7 @@ __all__ = [
     "StaleDelivery",
     "SyntaxErrorClosed",
     "TLSFailed",
+    "TaskRevoked",
     "TxmsgError",
     "UnexpectedFrame",
     "VirtualHostRefused",

@@ -10,9 +10,11 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmsg.abc import RecoveryCallback
+from txmsg.abc import RecoveryCallback, ReturnCallback
 from txmsg.amqp import ReconnectingConnection, RecoveringChannel, RecoveryState, StateChange
+from txmsg.errors import ConnectionLost
 from txmsg.transports.amqp.channel import AMQPChannel
+from txmsg.transports.amqp.plain import PlainAMQPChannel
 
 __all__ = ["AMQPConnection"]
 
@@ -52,6 +54,18 @@ class AMQPConnection:
 
     def _made(self, channel: RecoveringChannel) -> AMQPChannel:
         return AMQPChannel(channel, self._resubscribe_limit)
+
+    def plain_channel(self, on_return: ReturnCallback | None = None) -> Deferred[PlainAMQPChannel]:
+        """A channel without confirms, that ends with the connection of now; while there is none it waits for one
+        (`operation_timeout`, then ConnectTimeout)."""
+        return Deferred.fromCoroutine(self._plain_channel(on_return))
+
+    async def _plain_channel(self, on_return: ReturnCallback | None) -> PlainAMQPChannel:
+        await self.connection.when_ready()
+        protocol = self.connection.protocol
+        if protocol is None:
+            raise ConnectionLost("the connection was lost as soon as it was made", initiator="transport")
+        return PlainAMQPChannel(await protocol.channel(), on_return)
 
     def close(self) -> Deferred[None]:
         """Close its channels and end it, for good."""

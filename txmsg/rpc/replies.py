@@ -1,0 +1,118 @@
+"""ReplySender: a server's replies, on a channel of their own.
+
+Replies are not confirmed: a caller that gets none says so by RPCTimeout.  While the connection is away they wait, a
+bounded number of them, for the caller may be on a connection that lives.
+
+Invariant: a reply goes to an address that a broker has made for replies, or to one with a prefix that this server was
+given, never to any queue that a request names (reliability.md C6.1).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmsg.errors import ConfigurationError
+from txmsg.messaging.serialization import Encoded
+from txmsg.rpc.reply_channel import open_plain_channel
+
+if TYPE_CHECKING:
+    from txmsg.messaging.connection import Connection
+    from txmsg.rpc.request import ServerCounts
+
+__all__ = ["REPLY_PREFIXES", "ReplySender"]
+
+#: Direct replies, and queues that the broker has named.
+REPLY_PREFIXES: Final = ("amq.rabbitmq.reply-to.", "amq.gen-")
+
+#: Replies that wait for the connection, at most.
+_WAITING_MOST: Final = 10_000
+
+_log = Logger(namespace="txmsg.rpc.replies")
+
+
+class ReplySender:
+    """Publishes to the default exchange, unconfirmed.
+
+    connection: Connection.   prefixes -- of further names that replies may go to; each ends the guess at a name, so
+        it is as long as can be, and never empty.
+    """
+
+    def __init__(self, connection: Connection, prefixes: Iterable[str] = ()) -> None:
+        given = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes)
+        if not all(isinstance(prefix, str) and prefix for prefix in given):
+            raise ConfigurationError("a prefix of the queues that replies may go to is a str that is not empty")
+        self.connection = connection
+        self.prefixes = REPLY_PREFIXES + given
+        self._channel: Any = None
+        self._opening: Deferred[None] | None = None
+        self._waiting: deque[tuple[str, dict[str, Any], bytes, ServerCounts]] = deque()
+        self._is_closed = False
+
+    def may_reply_to(self, name: str) -> bool:
+        """Whether replies may go there."""
+        return name.startswith(self.prefixes)
+
+    def send(self, reply_to: str, correlation_id: str | None, encoded: Encoded, counts: ServerCounts) -> None:
+        """Send one reply; what cannot be sent is counted."""
+        properties = {"content_type": encoded.content_type, "content_encoding": encoded.content_encoding}
+        if correlation_id is not None:
+            properties["correlation_id"] = correlation_id
+        channel = self._channel
+        if channel is not None and channel.is_open:
+            channel.publish("", reply_to, encoded.body, properties).addErrback(_unsent, counts)
+        elif self._is_closed or len(self._waiting) >= _WAITING_MOST:
+            counts.unsent += 1
+        else:
+            self._waiting.append((reply_to, properties, encoded.body, counts))
+            self._open_soon()
+
+    def open(self) -> Deferred[None]:
+        """Open the channel, so that the first reply need not wait."""
+        self._is_closed = False
+        return Deferred.fromCoroutine(self._open())
+
+    def _open_soon(self) -> None:
+        if self._opening is None:
+            opening = self._opening = Deferred.fromCoroutine(self._open())
+            opening.addBoth(self._open_over)
+
+    async def _open(self) -> None:
+        if self._channel is not None and self._channel.is_open:
+            return
+        channel = await open_plain_channel(await self.connection.transport_connection())
+        if self._is_closed or (self._channel is not None and self._channel.is_open):
+            channel.close()
+            return
+        self._channel = channel
+
+    def _open_over(self, outcome: object) -> None:
+        self._opening = None
+        if isinstance(outcome, Failure):
+            _log.warn("{count} replies could not be sent: {error}", count=len(self._waiting), error=str(outcome.value))
+        waiting, self._waiting = self._waiting, deque()
+        channel = self._channel
+        for reply_to, properties, body, counts in waiting:
+            if channel is None or not channel.is_open:
+                counts.unsent += 1
+            else:
+                channel.publish("", reply_to, body, properties).addErrback(_unsent, counts)
+
+    def close(self) -> Deferred[None]:
+        """Close the channel, behind what was sent."""
+        self._is_closed = True
+        channel, self._channel = self._channel, None
+        if channel is None or not channel.is_open:
+            return succeed(None)
+        closing: Deferred[None] = channel.close()
+        return closing
+
+
+def _unsent(failure: Failure, counts: ServerCounts) -> None:
+    counts.unsent += 1
+    _log.debug("a reply was not sent: {error}", error=str(failure.value))
