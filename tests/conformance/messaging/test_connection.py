@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.certificates import shared_authority
 from tests.conformance.messaging.base import MessagingCase, OverBroker, OverMemory, OverRabbitMQ
+from txmsg.amqp import TLSOptions
 from txmsg.errors import (
     AuthenticationFailed,
     ChannelClosed,
@@ -12,6 +14,7 @@ from txmsg.errors import (
     ConnectionClosed,
     NotFound,
     OperationTimeout,
+    PeerVerificationFailed,
     TxmsgError,
     VirtualHostRefused,
 )
@@ -188,6 +191,41 @@ class BrokerConnectionCases(ConnectionCases):
         self.assertIn("connection_name", str(error))
 
 
+class TLSConnectionCases(MessagingCase):
+    """Over TLS, with the certificates of the tests' authority."""
+
+    node: Any
+
+    async def test_tls(self) -> None:
+        """kombu A17, A18, A50: by the scheme, by keyword and in the URL; a CA that is not trusted is refused."""
+        where, ca = f"localhost:{self.node.tls_port}", str(shared_authority().certificate_file)
+        for connection in (
+            Connection(f"amqps://{where}", ssl={"ca_certs": ca}),
+            Connection(where, ssl={"ca_certs": ca, "cert_reqs": "required"}),
+            Connection(f"amqps://{where}?ssl_ca_certs={ca}"),
+            Connection(f"amqp://{where}", ssl=TLSOptions(ca_file=ca)),
+        ):
+            self.addCleanup(connection.close)
+            await connection.default_channel.queue_declare(exclusive=True)
+        refused = Connection(f"amqps://{where}")
+        error = await self.failure(refused.ensure_connection(max_retries=3), PeerVerificationFailed)
+        self.assertFalse(is_recoverable(error))
+
+    async def test_external(self) -> None:
+        """kombu A19: EXTERNAL takes the user of the client's certificate."""
+        await self.in_thread(self.node.add_user, "certified", None)
+        self.addCleanup(self.in_thread, self.node.delete_user, "certified")
+        issued = shared_authority().issue("certified")
+        files = {"ca_certs": shared_authority().certificate_file, "certfile": issued.certificate_file}
+        connection = Connection(
+            f"amqps://localhost:{self.node.mtls_port}",
+            ssl={**files, "keyfile": issued.key_file},
+            login_method="EXTERNAL",
+        )
+        self.addCleanup(connection.close)
+        await connection.connect()
+
+
 class ConnectionOverMemory(OverMemory, ConnectionCases):
     """Over memory://."""
 
@@ -197,4 +235,22 @@ class ConnectionOverBroker(OverBroker, BrokerConnectionCases):
 
 
 class ConnectionOverRabbitMQ(OverRabbitMQ, BrokerConnectionCases):
+    """Over RabbitMQ."""
+
+
+class TLSConnectionOverBroker(OverBroker, TLSConnectionCases):
+    """Over the embedded broker."""
+
+    async def test_tls(self) -> None:
+        """kombu A17, A18, A50: with its ports for TLS."""
+        await self.node.listen_with_tls()
+        await super().test_tls()
+
+    async def test_external(self) -> None:
+        """kombu A19: with its port for client certificates."""
+        await self.node.listen_with_tls()
+        await super().test_external()
+
+
+class TLSConnectionOverRabbitMQ(OverRabbitMQ, TLSConnectionCases):
     """Over RabbitMQ."""
