@@ -240,7 +240,7 @@ class SelfTests(unittest.TestCase):
         refused = [
             ("txmsg.wire.frames", "txmsg.amqp.client"),
             ("txmsg.amqp.channel", "txmsg.service.config"),
-            ("txmsg.messaging.producer", "txmsg.transports.amqp"),
+            ("txmsg.messaging.publishing.producer", "txmsg.transports.amqp"),
             ("txmsg.transports.memory", "txmsg.amqp"),
             ("txmsg.amqp.client", "txmsg.testing.ports"),
             ("txmsg", "txmsg.amqp"),

@@ -9,7 +9,7 @@ from unittest import mock
 
 from twisted.logger import Logger, LogLevel, globalLogPublisher
 
-from tests.messaging.scripted_transport import ScriptedConnectionCase
+from tests.messaging.connection.scripted_transport import ScriptedConnectionCase
 from txmsg.errors import ConfigurationError
 from txmsg.messaging import tracing
 from txmsg.messaging.tracing import LoggedCalls, get_loglevel, setup_logging

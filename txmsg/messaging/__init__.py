@@ -5,7 +5,6 @@ So far: :mod:`~txmsg.messaging.serialization` and :mod:`~txmsg.messaging.compres
 
 from __future__ import annotations
 
-from txmsg.messaging.channel import Channel, ChannelMember
 from txmsg.messaging.clocks import LamportClock, timetuple
 from txmsg.messaging.compression import (
     CompressionRegistry,
@@ -16,10 +15,23 @@ from txmsg.messaging.compression import (
     decompress,
     default_compressions,
 )
-from txmsg.messaging.connection import BrokerConnection, Connection
-from txmsg.messaging.consumer import Consumer
-from txmsg.messaging.dispatch import Callback, MessageDispatch
-from txmsg.messaging.ensuring import insured
+from txmsg.messaging.connection.channel import Channel, ChannelMember
+from txmsg.messaging.connection.connection import BrokerConnection, Connection
+from txmsg.messaging.connection.failures import (
+    channel_errors,
+    connection_errors,
+    is_recoverable,
+    recoverable_channel_errors,
+    recoverable_connection_errors,
+)
+from txmsg.messaging.connection.url import BrokerURL, parse_url
+from txmsg.messaging.consuming.consumer import Consumer
+from txmsg.messaging.consuming.dispatch import Callback, MessageDispatch
+from txmsg.messaging.consuming.iterating import EventLoop, MessageIterator, drain_consumer, eventloop, itermessages
+from txmsg.messaging.consuming.message import Message
+from txmsg.messaging.consuming.qos import QoS
+from txmsg.messaging.consuming.replying import ReplyIterator, collect_replies, send_reply
+from txmsg.messaging.consuming.trust import Trust
 from txmsg.messaging.entities import (
     DELIVERY_MODES,
     PERSISTENT_DELIVERY_MODE,
@@ -35,23 +47,12 @@ from txmsg.messaging.entities import (
     delivery_mode_of,
     maybe_declare,
 )
-from txmsg.messaging.failures import (
-    channel_errors,
-    connection_errors,
-    is_recoverable,
-    recoverable_channel_errors,
-    recoverable_connection_errors,
-)
 from txmsg.messaging.ids import uuid
 from txmsg.messaging.ignoring import IgnoredErrors, ignore_errors
-from txmsg.messaging.iterating import EventLoop, MessageIterator, drain_consumer, eventloop, itermessages
 from txmsg.messaging.limits import TokenBucket
-from txmsg.messaging.message import Message
-from txmsg.messaging.mixins import ConsumerMixin, ConsumerProducerMixin
-from txmsg.messaging.producer import Producer
-from txmsg.messaging.qos import QoS
-from txmsg.messaging.replying import ReplyIterator, collect_replies, send_reply
-from txmsg.messaging.retrying import RetryIntervals, fxrange, fxrangemax, retry_over_time
+from txmsg.messaging.publishing.producer import Producer
+from txmsg.messaging.retrying.ensuring import insured
+from txmsg.messaging.retrying.retrying import RetryIntervals, fxrange, fxrangemax, retry_over_time
 from txmsg.messaging.scheduling import FairCycle
 from txmsg.messaging.serialization import (
     Accept,
@@ -79,8 +80,7 @@ from txmsg.messaging.serialization import (
 from txmsg.messaging.simple import SimpleBuffer, SimpleQueue
 from txmsg.messaging.symbols import symbol_by_name
 from txmsg.messaging.tracing import setup_logging
-from txmsg.messaging.trust import Trust
-from txmsg.messaging.url import BrokerURL, parse_url
+from txmsg.messaging.workers.mixins import ConsumerMixin, ConsumerProducerMixin
 
 __all__ = [
     "DELIVERY_MODES",

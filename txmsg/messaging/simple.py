@@ -16,20 +16,20 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from txmsg.errors import PublishNacked, QueueEmpty, StaleDelivery
-from txmsg.messaging.consumer import Consumer
+from txmsg.messaging.connection.sharing import SharedAttempt
+from txmsg.messaging.consuming.consumer import Consumer
+from txmsg.messaging.consuming.message import NO_ACK, Message
 from txmsg.messaging.entities import Exchange, Queue, maybe_declare
-from txmsg.messaging.message import NO_ACK, Message
-from txmsg.messaging.producer import Producer
+from txmsg.messaging.publishing.producer import Producer
 from txmsg.messaging.serialization import Accept
-from txmsg.messaging.sharing import SharedAttempt
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from txmsg.abc import MessagingChannel
-    from txmsg.messaging.channel import Channel
-    from txmsg.messaging.connection import Connection
-    from txmsg.messaging.stream import MessageStream
+    from txmsg.messaging.connection.channel import Channel
+    from txmsg.messaging.connection.connection import Connection
+    from txmsg.messaging.consuming.stream import MessageStream
 
 __all__ = ["SimpleBuffer", "SimpleQueue"]
 

@@ -16,10 +16,10 @@ from typing import Any
 from txmsg.amqp import Delivery, RecoveringChannel
 from txmsg.errors import ConfigurationError, TxmsgError, clip
 from txmsg.messaging.compression import compressions
+from txmsg.messaging.consuming.message import received
+from txmsg.messaging.consuming.trust import Trust
 from txmsg.messaging.entities import Queue
-from txmsg.messaging.message import received
 from txmsg.messaging.serialization import serializers
-from txmsg.messaging.trust import Trust
 from txmsg.service.declared import DeclaredConsumer
 from txmsg.service.policy import BodyRefused, Settlement
 from txmsg.service.producing import ServiceProducer

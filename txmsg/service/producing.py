@@ -10,7 +10,7 @@ from typing import Any
 
 from txmsg.amqp import BasicProperties
 from txmsg.errors import ConfigurationError, EncodeError
-from txmsg.messaging.message import Message
+from txmsg.messaging.consuming.message import Message
 from txmsg.messaging.serialization import encode_body
 
 __all__ = ["ServiceProducer"]

@@ -24,7 +24,7 @@ from twisted.trial.unittest import SkipTest
 from tests.cases import RabbitMQTestCase, ReactorTestCase
 from tests.conformance.embedded_node import EmbeddedNode
 from txmsg.errors import ConnectionForced
-from txmsg.messaging.connection import Connection
+from txmsg.messaging.connection.connection import Connection
 from txmsg.testing import EmbeddedBroker
 from txmsg.transports.memory import MemoryTransport
 from txmsg.transports.registry import transport_for

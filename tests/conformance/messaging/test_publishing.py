@@ -8,9 +8,9 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests.conformance.messaging.base import MessagingCase, OverBroker, OverMemory, OverRabbitMQ
 from txmsg.errors import NotFound, OperationalError, PublishNacked, PublishReturned
+from txmsg.messaging.consuming.message import Message
 from txmsg.messaging.entities import Exchange, Queue
-from txmsg.messaging.message import Message
-from txmsg.messaging.producer import Producer
+from txmsg.messaging.publishing.producer import Producer
 
 
 class PublishingCase(MessagingCase):

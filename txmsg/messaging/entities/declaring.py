@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 from twisted.internet.defer import Deferred, succeed
 
 from txmsg.errors import ConfigurationError, clip
+from txmsg.messaging.connection.sharing import SharedAttempt
 from txmsg.messaging.entities.entity import MaybeChannelBound
-from txmsg.messaging.sharing import SharedAttempt
 
 __all__ = ["DeclarationCache", "cache_of", "maybe_declare"]
 

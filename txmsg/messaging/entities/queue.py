@@ -13,15 +13,15 @@ from twisted.internet.defer import Deferred, fail
 
 from txmsg.abc import DeclaredQueue
 from txmsg.errors import ConfigurationError, NotFound, ResourceLocked, clip
+from txmsg.messaging.consuming.message import Message, received
+from txmsg.messaging.consuming.trust import Trust
 from txmsg.messaging.entities.binding import binding
 from txmsg.messaging.entities.declaring import cache_of
 from txmsg.messaging.entities.entity import EntityChannel, MaybeChannelBound, channel_of
 from txmsg.messaging.entities.exchange import Exchange, exchange_name
 from txmsg.messaging.entities.fields import count, flag, frozen, milliseconds, name, seconds, table
 from txmsg.messaging.entities.sources import sources
-from txmsg.messaging.message import Message, received
 from txmsg.messaging.serialization import Accept
-from txmsg.messaging.trust import Trust
 
 if TYPE_CHECKING:
     pass

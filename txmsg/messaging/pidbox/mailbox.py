@@ -17,17 +17,17 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred
 
 from txmsg.errors import ConfigurationError, NotBoundError, clip
-from txmsg.messaging.channel import Channel
 from txmsg.messaging.clocks import LamportClock
+from txmsg.messaging.connection.channel import Channel
 from txmsg.messaging.entities import Exchange, Queue
 from txmsg.messaging.entities.fields import count, name, seconds
 from txmsg.messaging.pidbox.addressing import MATCHERS, Matcher, destination_of, pattern_of
 from txmsg.messaging.pidbox.node import Handler, Node
 from txmsg.messaging.pidbox.replies import Replies
-from txmsg.messaging.producer import Producer
+from txmsg.messaging.publishing.producer import Producer
 
 if TYPE_CHECKING:
-    from txmsg.messaging.connection import Connection
+    from txmsg.messaging.connection.connection import Connection
     from txmsg.messaging.serialization import Accept
 
 __all__ = ["REPLY_QUEUE_EXPIRES", "Mailbox"]

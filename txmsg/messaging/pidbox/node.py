@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmsg.errors import ConfigurationError, EncodeError, InconsistencyError, NotFound, ResourceLocked, TxmsgError, clip
-from txmsg.messaging import consumer as consuming
-from txmsg.messaging.channel import Channel
+from txmsg.messaging.connection.channel import Channel
+from txmsg.messaging.consuming import consumer as consuming
 from txmsg.messaging.pidbox.addressing import is_addressed
 from txmsg.messaging.pidbox.times import clock_in
 
 if TYPE_CHECKING:
-    from txmsg.messaging.message import Message
+    from txmsg.messaging.consuming.message import Message
     from txmsg.messaging.pidbox.mailbox import Mailbox
 
 __all__ = ["Handler", "Node"]

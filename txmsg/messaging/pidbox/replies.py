@@ -14,13 +14,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmsg.errors import ChannelClosed
-from txmsg.messaging.consumer import Consumer
+from txmsg.messaging.connection.sharing import SharedAttempt
+from txmsg.messaging.consuming.consumer import Consumer
 from txmsg.messaging.pidbox.times import clock_in
-from txmsg.messaging.sharing import SharedAttempt
 
 if TYPE_CHECKING:
-    from txmsg.messaging.channel import Channel
-    from txmsg.messaging.message import Message
+    from txmsg.messaging.connection.channel import Channel
+    from txmsg.messaging.consuming.message import Message
     from txmsg.messaging.pidbox.mailbox import Mailbox
 
 __all__ = ["Replies", "Request"]

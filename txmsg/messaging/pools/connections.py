@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from twisted.internet.defer import Deferred
 
 from txmsg.errors import ChannelLimitExceeded, ConnectionLimitExceeded
-from txmsg.messaging.channel import Channel
+from txmsg.messaging.connection.channel import Channel
 from txmsg.messaging.pools.resource import Resource
 
 if TYPE_CHECKING:
-    from txmsg.messaging.connection import Connection
+    from txmsg.messaging.connection.connection import Connection
 
 __all__ = ["ChannelPool", "ConnectionPool"]
 

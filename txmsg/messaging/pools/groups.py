@@ -23,7 +23,7 @@ from txmsg.messaging.pools.connections import ConnectionPool
 from txmsg.messaging.pools.producers import ProducerPool
 
 if TYPE_CHECKING:
-    from txmsg.messaging.connection import Connection
+    from txmsg.messaging.connection.connection import Connection
 
 __all__ = [
     "DEFAULT_LIMIT",

@@ -18,8 +18,8 @@ from txmsg.messaging.pools.acquiring import Acquiring, Loan
 from txmsg.messaging.pools.connections import ConnectionPool
 
 if TYPE_CHECKING:
-    from txmsg.messaging.connection import Connection
-    from txmsg.messaging.producer import Producer as _Producer
+    from txmsg.messaging.connection.connection import Connection
+    from txmsg.messaging.publishing.producer import Producer as _Producer
 
 __all__ = ["ProducerPool"]
 
@@ -60,7 +60,7 @@ class ProducerPool:
         """A new producer on a connection; for subclasses."""
         factory = self._factory
         if factory is None:
-            from txmsg.messaging.producer import Producer
+            from txmsg.messaging.publishing.producer import Producer
 
             factory = Producer
         made: _Producer = factory(connection, *self._arguments, **self._keywords)

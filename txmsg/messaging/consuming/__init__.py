@@ -1,0 +1,4 @@
+"""Consumer and Message: from deliveries to handlers.
+
+The public names are in :mod:`txmsg.messaging`.
+"""

@@ -1,0 +1,4 @@
+"""Producer: what becomes of a value until the broker has confirmed it.
+
+The public names are in :mod:`txmsg.messaging`.
+"""

@@ -1,0 +1,4 @@
+"""Long-running consumers as Twisted services.
+
+The public names are in :mod:`txmsg.messaging`.
+"""
