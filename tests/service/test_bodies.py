@@ -135,7 +135,7 @@ class BodyTests(DeclaredCase):
 
 
 class RefusedBodyTests(DeclaredCase):
-    """(b) 11, R20: what cannot be decoded never reaches the handler, and the next message flows."""
+    """kombu H8, R20: what cannot be decoded never reaches the handler, and the next message flows."""
 
     def publish_bad_then_good(self) -> None:
         self.publish(CANARY.encode(), content_type="application/x-python-serialize")
@@ -152,7 +152,7 @@ class RefusedBodyTests(DeclaredCase):
         self.assertIn("1 handled, 0 failed, 0 requeued, 2 rejected", self.logged.text)
 
     def test_an_accept_list(self) -> None:
-        """(b) 10: what is not in it is refused, JSON too."""
+        """kombu H10: what is not in it is refused, JSON too."""
         self.run_one("work", accept=[])
         self.publish(b"1", **JSON)
         self.publish(b"raw")

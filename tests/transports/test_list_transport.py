@@ -16,7 +16,7 @@ _EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "list_tra
 
 
 class ListTransportTests(TransportContract, ReactorTestCase):
-    """kombu C4, C11, W2: (b) 15: the contract, but for what it says it has not."""
+    """kombu C4, C11, W2: the contract, but for what it says it has not."""
 
     lacks = FEATURES - {"redelivered"}
 

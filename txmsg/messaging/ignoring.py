@@ -1,4 +1,4 @@
-"""ignore_errors: for cleaning up, where a connection that is gone already is no trouble (kombu.md O11)."""
+"""ignore_errors: for cleaning up, where a connection that is gone already is no trouble (kombu O11)."""
 
 from __future__ import annotations
 

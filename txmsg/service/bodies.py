@@ -3,8 +3,8 @@
 The messaging layer's values on the service's own connections: a :class:`BodyHandler` is a handler like any other, so
 that order, concurrency, threads, settling and the drain are those of every handler (:mod:`txmsg.service.dispatch`).
 
-Invariants: whether a body may be decoded is decided by the accept list before any octet of it is read (kombu.md
-(b) 10); one that is refused never reaches the handler, and becomes what `on_decode_error` says (R20).
+Invariants: whether a body may be decoded is decided by the accept list before any octet of it is read (kombu
+H10); one that is refused never reaches the handler, and becomes what `on_decode_error` says (R20).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class RequeueTests(QueueTestCase):
         self.assertEqual((queue.message_count, queue.unacked_count, queue.ready_bytes), (5, 0, 5))
 
     def test_redelivered(self) -> None:
-        """The next one to be delivered, and marked (table MB)."""
+        """The next one to be delivered, and marked."""
         queue = self.queue()
         self.put(queue, b"1", b"2")
         queue.requeue([self.get(queue)])

@@ -93,7 +93,7 @@ class ConsumerCases(ConsumerCase):
         self.assertEqual(len(seen), 5)
 
     async def test_bad_messages(self) -> None:
-        """kombu H8, H10, H27, (b) 10, (b) 11: they come to on_decode_error, and the next ones flow."""
+        """kombu H8, H10, H27: they come to on_decode_error, and the next ones flow."""
         queue = await self.start()
         errors: list[type[Exception]] = []
         seen: list[Any] = []
@@ -153,7 +153,7 @@ class ConsumerCases(ConsumerCase):
         await self.until(lambda: len(seen) == 3)
 
     async def test_multiple(self) -> None:
-        """kombu I4, (b) 12: settles all earlier ones, here too."""
+        """kombu I4: settles all earlier ones, here too."""
         queue = await self.start()
         seen: list[Message] = []
         consumer = await Consumer(self.channel, queue, on_message=seen.append, prefetch_count=3).consume()
@@ -190,7 +190,7 @@ class ConsumerCases(ConsumerCase):
         self.assertEqual(one[-1].delivery_info["routing_key"], queue.name)
 
     async def test_what_would_end_the_connection(self) -> None:
-        """kombu H19 to H21, table MB: refused here, and flow(False) holds messages back without the broker's flow."""
+        """kombu H19 to H21: refused here, and flow(False) holds messages back without the broker's flow."""
         queue = await self.start()
         seen: list[Any] = []
         consumer = await Consumer(self.channel, queue, on_message=seen.append).consume()
@@ -225,7 +225,7 @@ class ConsumerCases(ConsumerCase):
         await self.until(lambda: len(seen) == 1)
 
     async def test_the_queue_is_deleted(self) -> None:
-        """kombu (b) 13: reported, and the tag is free; on_cancel and when_ended know it."""
+        """kombu H17: reported, and the tag is free; on_cancel and when_ended know it."""
         queue = await self.start()
         told: list[Any] = []
         consumer = Consumer(self.channel, queue, on_message=print, on_cancel=lambda *given: told.append(given))
@@ -237,7 +237,7 @@ class ConsumerCases(ConsumerCase):
         self.assertEqual((reason.initiator, told[0][0].name, consumer.is_consuming), ("server", queue.name, False))
 
     async def test_somebody_else_deletes_the_queue(self) -> None:
-        """kombu (b) 13: where connections come back by themselves, the queue does, too; elsewhere it is reported."""
+        """kombu H22: where connections come back by themselves, the queue does, too; elsewhere it is reported."""
         queue = await self.start()
         told: list[Any] = []
         seen: list[Any] = []
@@ -256,7 +256,7 @@ class ConsumerCases(ConsumerCase):
         self.assertEqual((len(seen) > 0, len(told)), (True, 0 if self.recovers else 1))
 
     async def test_iteration(self) -> None:
-        """kombu O5, O6, (b) 13: ``async for``, itermessages, drain_consumer; what was not taken is in the queue."""
+        """kombu O5, O6: ``async for``, itermessages, drain_consumer; what was not taken is in the queue."""
         queue = await self.start()
         await queue.bind(self.channel).declare()
         await self.send(queue, *[b"%d" % number for number in range(20)])
@@ -277,7 +277,7 @@ class ConsumerCases(ConsumerCase):
         await self.until_depth(queue.name, 0)
 
     async def test_the_connection_is_cut(self) -> None:
-        """kombu H22, (b) 12: it goes on, nothing is lost, and what is stale says so."""
+        """kombu H22: it goes on, nothing is lost, and what is stale says so."""
         queue = await self.start()
         held: list[Message] = []
         done: dict[Any, int] = {}
@@ -308,7 +308,7 @@ class RestartCases(ConsumerCase):
     """The broker goes in the middle."""
 
     async def test_the_broker_is_restarted(self) -> None:
-        """kombu H22, (b) 5, (b) 12: under load; all that was confirmed is handled, and the consumer goes on."""
+        """kombu H22: under load; all that was confirmed is handled, and the consumer goes on."""
         queue = await self.start()
         handled: set[Any] = set()
         confirmed: set[int] = set()

@@ -80,7 +80,7 @@ class PublishingCases(PublishingCase):
         )
 
     async def test_mandatory(self) -> None:
-        """kombu G6, G23 and reliability.md R5: each return finds its publish, and on_return is called too."""
+        """kombu G6, G23 and R5: each return finds its publish, and on_return is called too."""
         returned: list[tuple[str, str, bytes]] = []
 
         def on_return(error: PublishReturned, exchange: str, routing_key: str, message: Message) -> None:
@@ -138,7 +138,7 @@ class PublishingCases(PublishingCase):
         self.assertEqual(delivery.body, b"2")
 
     async def test_order_before_it_is_connected(self) -> None:
-        """reliability.md R4: publishes given without waiting, while the connection and the queue are made."""
+        """R4: publishes given without waiting, while the connection and the queue are made."""
         connection = self.connection()
         name = self.name("q")
         queue = Queue(name, Exchange(self.name("x"), durable=False), "key", exclusive=True)
@@ -156,7 +156,7 @@ class PublishingCases(PublishingCase):
         self.assertEqual(found, [str(number) for number in range(100)])
 
     async def test_connections_are_cut(self) -> None:
-        """kombu G18, B6, B22, B23 and reliability.md R3, R4: nothing is lost, and in order but for repetitions."""
+        """kombu G18, B6, B22, B23 and R3, R4: nothing is lost, and in order but for repetitions."""
         connection = self.connection()
         name = self.name("q")
         queue = Queue(name, Exchange(self.name("x")), "key")
@@ -201,7 +201,7 @@ class PublishingThroughARestart(OverBroker, PublishingCase):
     durable = True
 
     async def test_the_broker_restarts(self) -> None:
-        """kombu G18, B22 and reliability.md R1, R3: what was confirmed is there, and so is what was under way."""
+        """kombu G18, B22 and R1, R3: what was confirmed is there, and so is what was under way."""
         connection = self.connection()
         name = self.name("q")
         transient = Exchange(self.name("x"), durable=False)

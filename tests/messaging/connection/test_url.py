@@ -1,4 +1,4 @@
-"""Tests of the URLs of brokers: kombu.md (b) 2, whole."""
+"""Tests of the URLs of brokers: kombu A10 to A16."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class IterationTests(ConsumerCase):
         self.assertEqual(self.depth("q"), (247, 3))
 
     def test_close_gives_back(self) -> None:
-        """kombu (b) 13: what was delivered and not fetched; in its order; what was fetched stays to be settled."""
+        """kombu H23: what was delivered and not fetched; in its order; what was fetched stays to be settled."""
         consumer = self.done(self.consumer(Queue("q")).consume())
         self.send("q", b"1", b"2", b"3")
         first = self.done(consumer.get())

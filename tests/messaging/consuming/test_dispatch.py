@@ -104,7 +104,7 @@ class CallbackTests(DispatchCase):
 
 
 class DecodeErrorTests(DispatchCase):
-    """kombu H8, H9, H10, H24, H27, (b) 11: what cannot be decoded."""
+    """kombu H8, H9, H10, H24, H27: what cannot be decoded."""
 
     def bad(self) -> None:
         """Five that are bad, each in its way, then a good one."""
@@ -184,7 +184,7 @@ class DecodeErrorTests(DispatchCase):
 
 
 class HandlerErrorTests(DispatchCase):
-    """kombu (b) 11: exceptions of callbacks are no decode errors."""
+    """kombu H5, H9: exceptions of callbacks are no decode errors."""
 
     def test_logged(self) -> None:
         """Without on_error; the message stays unsettled, the next one comes."""

@@ -138,7 +138,7 @@ class PayloadTests(unittest.TestCase):
 
 
 class TrustTests(unittest.TestCase):
-    """kombu H10, I10, (b) 10: the decision is on the content type, before the body is looked at."""
+    """kombu H10, I10: the decision is on the content type, before the body is looked at."""
 
     def test_accept(self) -> None:
         """What is not listed is refused; raw octets and text always pass."""
@@ -173,7 +173,7 @@ class TrustTests(unittest.TestCase):
 
 
 class SettlingTests(unittest.TestCase):
-    """kombu I4 to I8, I12, I13, (b) 12."""
+    """kombu I4 to I8, I12, I13."""
 
     def test_once(self) -> None:
         """kombu I4 to I7: ack, reject, requeue; then MessageStateError, and nothing is sent."""

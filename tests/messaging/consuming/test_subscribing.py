@@ -38,7 +38,7 @@ class SubscribingCase(MemoryCase):
 
 
 class ConsumeTests(SubscribingCase):
-    """kombu H1 to H4, H12 to H15, (b) 13."""
+    """kombu H1 to H4, H12 to H15."""
 
     def test_one_queue_or_several(self) -> None:
         """kombu H2: bound to the channel, as copies; declared with exchange and bindings (H4)."""
@@ -195,7 +195,7 @@ class ConsumeTests(SubscribingCase):
 
 
 class EndTests(SubscribingCase):
-    """kombu H16 to H18, H28, (b) 13."""
+    """kombu H16 to H18, H28."""
 
     def test_cancel(self) -> None:
         """kombu H16: nothing more comes, what came can be settled; consume starts again."""
@@ -307,7 +307,7 @@ class EndTests(SubscribingCase):
 
 
 class RevivalTests(SubscribingCase):
-    """kombu H22, (b) 12, (b) 13: after a loss, on a transport that does not come back by itself."""
+    """kombu H22: after a loss, on a transport that does not come back by itself."""
 
     def test_the_connection_is_lost(self) -> None:
         """It consumes again by itself, with its prefetch; old deliveries are stale, and come again."""

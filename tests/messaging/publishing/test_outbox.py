@@ -27,10 +27,10 @@ from txmsg.messaging.retrying.retrying import RetryIntervals
 
 
 class RetryTests(RetryCase):
-    """kombu G18, B6 to B9, B22; list (b) 3 to 5."""
+    """kombu G18, B6 to B9, B22."""
 
     def test_a_lost_confirm(self) -> None:
-        """kombu G18 and reliability.md R7: the same octets and properties again, with the same message_id."""
+        """kombu G18 and R7: the same octets and properties again, with the same message_id."""
         self.open()
         self.transport.publishes.append(HOLD)
         published = self.publish({"a": 1}, correlation_id="c", compression="zlib")
@@ -45,7 +45,7 @@ class RetryTests(RetryCase):
         self.assert_nothing_is_left()
 
     def test_message_ids(self) -> None:
-        """reliability.md R7: one's own stays; those that are made differ, between producers, too."""
+        """R7: one's own stays; those that are made differ, between producers, too."""
         self.open()
         other = Producer(self.on)
         for number in range(2):
@@ -78,7 +78,7 @@ class RetryTests(RetryCase):
             self.assert_nothing_is_left()
 
     def test_given_up_says_whether_it_may_have_arrived(self) -> None:
-        """reliability.md R2: sent once and never confirmed is not "not sent"."""
+        """R2: sent once and never confirmed is not "not sent"."""
         self.open()
         self.transport.publishes.append(HOLD)
         published = self.publish(1, retry_policy=self.policy(max_retries=1))
@@ -151,7 +151,7 @@ class RetryTests(RetryCase):
         self.assertEqual(self.transport.log, ["queue work", "queue work", "publish 1"])
 
     def test_revived(self) -> None:
-        """kombu B6 and list (b) 5: the producer, then on_revive, then it is sent."""
+        """kombu B6: the producer, then on_revive, then it is sent."""
         self.open()
         log = self.transport.log
         revive = self.producer.revive
@@ -209,7 +209,7 @@ class RetryTests(RetryCase):
 
 
 class OrderTests(RetryCase):
-    """reliability.md R3, R4: nothing is lost, nothing overtakes."""
+    """R3, R4: nothing is lost, nothing overtakes."""
 
     def test_before_the_channel_is_open(self) -> None:
         """All kinds of publishes, given without waiting."""
@@ -267,7 +267,7 @@ class OrderTests(RetryCase):
         self.assertEqual(self.transport.bodies(), [*"0012"])
 
     def test_without_a_policy_nobody_waits_for_the_connection(self) -> None:
-        """reliability.md R2: NotSent at once, while others wait for it to come back."""
+        """R2: NotSent at once, while others wait for it to come back."""
         self.refuse(1)
         retried = self.publish(0)
         error = self.failureResultOf(self.publish(1, retry=False), NotSent).value
@@ -323,7 +323,7 @@ class RecoveringTests(RetryCase):
     recovers = True
 
     def test_a_loss(self) -> None:
-        """reliability.md R3, R4."""
+        """R3, R4."""
         self.open()
         self.transport.publishes.extend([HOLD] * 2)
         waiting = [self.publish(number) for number in range(2)]

@@ -24,7 +24,7 @@ from txmsg.messaging.publishing.producer import Producer
 
 
 class EndTests(RetryCase):
-    """reliability.md R2, R6, R8, R28: limits, cancelling, closing."""
+    """R2, R6, R8, R28: limits, cancelling, closing."""
 
     def test_a_limit_while_it_waits(self) -> None:
         """kombu B4: NotSent."""
@@ -89,7 +89,7 @@ class EndTests(RetryCase):
         self.failureResultOf(self.publish(1, timeout=-1), ConfigurationError)
 
     def test_cancelled_while_it_waits(self) -> None:
-        """reliability.md R8: it is not sent any more, and nothing is left."""
+        """R8: it is not sent any more, and nothing is left."""
         self.open()
         self.transport.publishes.append(HOLD)
         published = self.publish(1, timeout=9)
@@ -100,7 +100,7 @@ class EndTests(RetryCase):
         self.assertEqual((self.transport.bodies(), self.transport.attempts), (["1"], ["a"]))
 
     def test_cancelled_while_connecting(self) -> None:
-        """reliability.md R8."""
+        """R8."""
         self.open()
         self.transport.publishes.append(HOLD)
         published = self.publish(1)
@@ -114,7 +114,7 @@ class EndTests(RetryCase):
         self.assert_nothing_is_left()
 
     def test_cancelled_in_flight(self) -> None:
-        """reliability.md R8: not retried, and the next one goes."""
+        """R8: not retried, and the next one goes."""
         self.open()
         for timeout in (None, 9):
             self.transport.publishes.append(HOLD)
@@ -125,7 +125,7 @@ class EndTests(RetryCase):
         self.assert_nothing_is_left()
 
     def test_what_is_in_flight_is_cancelled_with_it(self) -> None:
-        """reliability.md R8: the transport is told, by a cancel and by a limit."""
+        """R8: the transport is told, by a cancel and by a limit."""
         for cancels in (False, True):
             sent: Deferred[Any] = Deferred()
             self.transport.publishes.append(sent)
@@ -146,7 +146,7 @@ class EndTests(RetryCase):
         self.successResultOf(self.publish(2, retry=False))
 
     def test_one_of_those_that_wait_is_cancelled(self) -> None:
-        """reliability.md R8: the first, for whom the wait began, too."""
+        """R8: the first, for whom the wait began, too."""
         self.refuse(1)
         first, second, third = (self.publish(number) for number in range(3))
         first.cancel()
@@ -158,7 +158,7 @@ class EndTests(RetryCase):
         self.assertEqual(self.transport.bodies(), ["2"])
 
     def test_the_connection_is_closed(self) -> None:
-        """reliability.md R2, R28: at once, as what it is."""
+        """R2, R28: at once, as what it is."""
         self.open()
         self.transport.publishes.append(HOLD)
         sent = self.publish(1)
@@ -184,7 +184,7 @@ class EndTests(RetryCase):
         self.assertEqual(self.transport.bodies(), ["1", "3"])
 
     def test_the_producer_is_closed(self) -> None:
-        """reliability.md R28."""
+        """R28."""
         self.refuse(1)
         waiting = self.publish(1)
         self.successResultOf(self.producer.close())
@@ -192,7 +192,7 @@ class EndTests(RetryCase):
         self.assert_nothing_is_left()
 
     def test_it_is_bounded(self) -> None:
-        """reliability.md R6: Overloaded, in messages and in octets."""
+        """R6: Overloaded, in messages and in octets."""
         self.producer = Producer(self.on, max_waiting=2)
         self.refuse(1)
         waiting = [self.publish(number) for number in range(2)]

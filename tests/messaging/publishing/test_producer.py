@@ -22,7 +22,7 @@ from txmsg.messaging.publishing.producer import Producer
 
 
 class BodyTests(ProducerCase):
-    """kombu G4, G5, G12 to G15, G29; list (b) 8: the choice of the encoding, in this order."""
+    """kombu G4, G5, G12 to G15, G29: the choice of the encoding, in this order."""
 
     def encoded(self, *args: Any, **kwargs: Any) -> tuple[bytes, str, str]:
         """Body, content type, content encoding."""
@@ -59,7 +59,7 @@ class BodyTests(ProducerCase):
         self.refused(EncodeError, {"a": 1}, content_type="application/json")
 
     def test_what_cannot_be_encoded(self) -> None:
-        """reliability.md R2: typed, nothing was sent, and the next one goes."""
+        """R2: typed, nothing was sent, and the next one goes."""
         self.refused(EncodeError, object())
         self.refused(EncodeError, "é", content_type="text/x", content_encoding="ascii")
         self.refused(SerializerNotInstalled, 1, serializer="nothing")
@@ -84,7 +84,7 @@ class BodyTests(ProducerCase):
 
 
 class PropertiesTests(ProducerCase):
-    """kombu G8 to G11, G14, G16, G19 to G23; list (b) 8 and 9."""
+    """kombu G8 to G11, G14, G16, G19 to G23."""
 
     def test_what_every_message_has(self) -> None:
         """kombu G8, G10, G11: and nothing else."""
@@ -189,7 +189,7 @@ class PropertiesTests(ProducerCase):
 
 
 class DeclaringTests(ProducerCase):
-    """kombu G2, G7, G17, G28; list (b) 6 and 8."""
+    """kombu G2, G7, G17, G28."""
 
     def test_the_exchange_is_declared_once(self) -> None:
         """kombu G2, G28 and CN4: before the first publish, on this connection."""
@@ -223,7 +223,7 @@ class DeclaringTests(ProducerCase):
         self.assertFalse(queue.is_bound)
 
     def test_what_deletes_itself_is_declared_each_time(self) -> None:
-        """kombu G17: (b) 6."""
+        """kombu G17, O2."""
         queue = Queue("passing", auto_delete=True)
         for _ in range(2):
             self.publish(1, declare=[queue])
@@ -253,7 +253,7 @@ class DeclaringTests(ProducerCase):
         self.failureResultOf(Producer().declare(), NotBoundError)
 
     def test_messages_wait_for_the_declaration_in_order(self) -> None:
-        """reliability.md R4: one that needs no declaration does not overtake one that waits for it."""
+        """R4: one that needs no declaration does not overtake one that waits for it."""
         self.successResultOf(self.producer.publish("first"))
         held: Deferred[Any] = Deferred()
         self.transport.declares.append(held)

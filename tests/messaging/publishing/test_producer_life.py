@@ -23,7 +23,7 @@ from txmsg.messaging.publishing.producer import Producer
 
 
 class OutcomesTests(ProducerCase):
-    """kombu G6, G23, G30; reliability.md R1, R2."""
+    """kombu G6, G23, G30; R1, R2."""
 
     def test_fires_at_the_confirm(self) -> None:
         """kombu G30: every publish is confirmed."""
@@ -80,7 +80,7 @@ class OutcomesTests(ProducerCase):
         self.assertEqual(self.transport.bodies(), ["3"])
 
     def test_one_of_several_is_cancelled(self) -> None:
-        """reliability.md R8: the others keep their order and their outcomes."""
+        """R8: the others keep their order and their outcomes."""
         held: Deferred[Any] = Deferred()
         self.transport.connects.append(held)
         waiting = [self.producer.publish(number) for number in range(4)]

@@ -70,7 +70,7 @@ class WorthRetryingTests(EnsuringCase):
 
 
 class EnsureConnectionTests(EnsuringCase):
-    """kombu B1 to B9, B11, B14; list (b) 3 and 4."""
+    """kombu B1 to B9, B11, B14."""
 
     def test_connects(self) -> None:
         """kombu B1: fires with the connection; a second time nothing is done."""
@@ -166,7 +166,7 @@ class EnsureConnectionTests(EnsuringCase):
         self.assert_nothing_is_left()
 
     def test_closed_meanwhile(self) -> None:
-        """reliability.md R28: closing the connection ends what waits for it, at once."""
+        """R28: closing the connection ends what waits for it, at once."""
         self.refuse(1)
         connection = self.connection()
         done = connection.ensure_connection()
@@ -206,7 +206,7 @@ class Thing:
 
 
 class EnsureTests(EnsuringCase):
-    """kombu B6, B10, B11; list (b) 3 to 5."""
+    """kombu B6, B10, B11."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -228,7 +228,7 @@ class EnsureTests(EnsuringCase):
         self.assertEqual(ensured.__name__, "fun")
 
     def test_the_order_of_things(self) -> None:
-        """kombu B6 and list (b) 5: cache cleared, connection, channel, revive, on_revive, the same call again."""
+        """kombu B6: cache cleared, connection, channel, revive, on_revive, the same call again."""
         connection = self.connection()
         self.successResultOf(connection.default_channel.open())
         thing = Thing(self.log)
@@ -310,7 +310,7 @@ class EnsureTests(EnsuringCase):
         self.assertEqual(len(self.transport.made[0].channels), 2)
 
     def test_a_lost_connection_goes_to_the_next_host_at_once(self) -> None:
-        """kombu B11 and list (b) 4."""
+        """kombu B11."""
         connection = self.connection("scripted://a;scripted://b")
         self.successResultOf(connection.connect())
         self.transport.made[0].lose()
@@ -336,7 +336,7 @@ class EnsureTests(EnsuringCase):
         self.assertEqual(self.log, ["call", "revive", "call"])
 
     def test_closed_meanwhile(self) -> None:
-        """reliability.md R28: and it is not opened again."""
+        """R28: and it is not opened again."""
         connection = self.connection()
         self.errors = [ConnectionLost()]
         done = connection.ensure(Thing(self.log), self.fun)()

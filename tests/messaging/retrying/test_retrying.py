@@ -16,7 +16,7 @@ from txmsg.messaging.retrying.retrying import RetryIntervals, fxrange, fxrangema
 
 
 class RetryIntervalsTests(SynchronousTestCase):
-    """The numbers: kombu B7, B8; list (b) 3."""
+    """The numbers: kombu B7, B8."""
 
     def waits(self, count: int, **fields: float) -> list[float]:
         """The first waits."""
@@ -100,7 +100,7 @@ class FxrangeTests(SynchronousTestCase):
 
 
 class RetryOverTimeTests(SynchronousTestCase):
-    """kombu B24: the loop, with any function and any errors; list (b) 3."""
+    """kombu B24: the loop, with any function and any errors."""
 
     def setUp(self) -> None:
         self.clock = Clock()

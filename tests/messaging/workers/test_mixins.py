@@ -133,7 +133,7 @@ class HookTests(MixinCase):
         self.assertEqual(self.depth("work"), (0, 0))
 
     def test_a_handler_that_fails(self) -> None:
-        """(b) 11: is no decode error; it is logged, its message stays unsettled, and comes again after the stop."""
+        """kombu H9: is no decode error; it is logged, its message stays unsettled, and comes again after the stop."""
 
         class Failing(Worker):
             def handle(self, body: Any, message: Any) -> Any:

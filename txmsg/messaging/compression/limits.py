@@ -1,4 +1,4 @@
-"""How much a compressed body may become (reliability.md C4.1).
+"""How much a compressed body may become (C4.1).
 
 A compressed body says nothing true about its size: 79 octets of bzip2 hold 64 MiB.  So the output is bounded while it
 is made, and not looked at afterwards.

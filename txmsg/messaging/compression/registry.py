@@ -1,7 +1,7 @@
 """Which compressions there are, by name and by the media type that the header `compression` carries.
 
 The names and types are Kombu's (rows K1 to K3), so that both understand each other.  A publisher may use all of them.
-A receiver takes only zlib and gzip, unless it names others (reliability.md C4.2): who sends a message chooses the
+A receiver takes only zlib and gzip, unless it names others (C4.2): who sends a message chooses the
 header, and each decompressor is code that strangers could reach.
 """
 

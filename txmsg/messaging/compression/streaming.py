@@ -1,4 +1,4 @@
-"""Decompression that stops at a limit (reliability.md C4.1).
+"""Decompression that stops at a limit (C4.1).
 
 Memory: one octet more than the ceiling is made at most, twice of it while pieces are joined, and beside it what the
 format itself needs (its window: at most 72 MiB for lzma, 16 MiB for zstd and brotli, 4 MiB for bzip2, 32 KiB for zlib).

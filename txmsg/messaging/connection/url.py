@@ -1,6 +1,6 @@
 """URLs of brokers: ``transport://userid:password@hostname:port/virtual_host?option=value``.
 
-What is decided here where the tradition is unclear (kombu.md (b) 2):
+What is decided here where the tradition is unclear (kombu A10 to A14):
 
 - Every part may be left out, and one that is left out is not the same as an empty one: ``amqp://h`` says nothing of the
   virtual host, ``amqp://h/`` names the empty one, ``amqp://h//`` and ``amqp://h/%2F`` name "/", ``amqp://h//foo`` names

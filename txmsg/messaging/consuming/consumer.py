@@ -2,7 +2,7 @@
 
 Here is what a user asks of one beyond consuming (see `subscribing`) and being called (see `dispatch`): queues, limits,
 ``async with`` and ``async for``.  What a broker would end the connection for is refused here, with what to do instead
-(table MB of kombu.md).
+(kombu H19 to H21).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """MessageDispatch: from a delivery to the callbacks of a consumer, and what becomes of their errors.
 
-The rules are kombu.md (b) 11: what cannot be opened or decoded is for `on_decode_error`, what a callback raises (or
+The rules (kombu H8, H9): what cannot be opened or decoded is for `on_decode_error`, what a callback raises (or
 what its Deferred fails with) is for `on_error`; neither stops the next message, and neither settles this one.
 
 Hot path: no coroutine, no Deferred and no generator for a message, unless a callback returns one.

@@ -1,4 +1,4 @@
-"""HandMadeDelivery: what is behind a Message that was made by hand, for a test or by a program (kombu.md I1, I13)."""
+"""HandMadeDelivery: what is behind a Message that was made by hand, for a test or by a program (kombu I1, I13)."""
 
 from __future__ import annotations
 

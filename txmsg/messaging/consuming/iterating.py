@@ -4,7 +4,7 @@
         ...
         message.ack()
 
-Invariant (kombu.md O5): no message is lost.  What was delivered and not yielded goes back to its queue when the
+Invariant (kombu O5): no message is lost.  What was delivered and not yielded goes back to its queue when the
 iteration ends, in whatever way; so `no_ack` is done by acking each message when it is yielded.
 """
 

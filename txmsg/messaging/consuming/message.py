@@ -1,10 +1,10 @@
 """Message: what a consumer is handed; a transport's delivery, and the value in it.
 
 Everything is looked at when it is asked for, and once: the properties, the body, the value.  The trust decision falls
-before any octet of the body is read (kombu.md (b) 10): on the content type, by the accept list of the consumer.
+before any octet of the body is read (kombu H10, I3): on the content type, by the accept list of the consumer.
 
 Invariant: a message is settled once.  What the transport refuses (the channel is gone, it was settled before) changes
-nothing here, and nothing is on the wire (kombu.md (b) 12).
+nothing here, and nothing is on the wire (kombu I4 to I7).
 """
 
 from __future__ import annotations

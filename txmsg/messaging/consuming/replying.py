@@ -1,7 +1,7 @@
 """Replies: send_reply answers a request, collect_replies gathers the answers.
 
 A request carries `reply_to` (a queue) and `correlation_id`; the reply goes to that queue, through the default exchange
-unless another one is given, with the same correlation_id and in the serialization of the request (kombu.md O8, O9,
+unless another one is given, with the same correlation_id and in the serialization of the request (kombu O8, O9,
 O15).
 """
 

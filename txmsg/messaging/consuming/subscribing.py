@@ -1,6 +1,6 @@
 """Subscribing: which queues a consumer consumes, under which tags, and how it comes back.
 
-The bookkeeping is kombu.md (b) 13: the prefetch count goes out before each subscription, tags are never used twice,
+The bookkeeping (kombu H11 to H18): the prefetch count goes out before each subscription, tags are never used twice,
 `consume` starts only what is not consumed yet, and ending a subscription leaves alone what was delivered already.
 
 What is done to a consumer (consume, cancel, flow, revive ...) is done one after the other, in the order of the calls.

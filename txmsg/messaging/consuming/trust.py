@@ -1,4 +1,4 @@
-"""Trust: what a receiver lets happen to the bodies it is sent (kombu.md (b) 10, reliability.md C4, C5)."""
+"""Trust: what a receiver lets happen to the bodies it is sent (kombu H10, J9; C4, C5)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """maybe_declare: an entity is declared once for a connection, and again when that connection was lost.
 
-Invariants (kombu.md (b) 6): what is remembered is the whole definition, not the name, and holds neither channel nor
+Invariants (kombu O2 to O4): what is remembered is the whole definition, not the name, and holds neither channel nor
 entity; what deletes itself (auto_delete, x-expires) is not remembered, nor is a declaration that failed, nor one that
 was under way when the connection was lost; those who ask at the same time wait for one declaration.
 """

@@ -1,7 +1,7 @@
 """MaybeChannelBound: what exchanges and queues have in common.
 
 An entity is a description until it is bound to a channel; binding makes a copy, and the description stays as it was
-(kombu.md E1).  Nothing here does I/O but the methods that return a Deferred, and those never raise: they fail.
+(kombu E1).  Nothing here does I/O but the methods that return a Deferred, and those never raise: they fail.
 """
 
 from __future__ import annotations

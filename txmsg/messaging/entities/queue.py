@@ -1,7 +1,7 @@
 """Queue: where messages wait, and what makes them come there.
 
 A queue without a name is given one by the broker when it is declared.  That name is put into the object, and into the
-one it is a bound copy of, so that later bindings and consumers mean that queue (kombu.md F17).
+one it is a bound copy of, so that later bindings and consumers mean that queue (kombu F17).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ConnectionPool and ChannelPool: the resources that reach a broker.
 
-They follow kombu.md area L: acquiring a connection opens nothing, and the connection is opened by its first use.
+As in kombu L6 and L12: acquiring a connection opens nothing, and the connection is opened by its first use.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Outbox: the publishes of one producer that could not leave at once, in the order in which they were given.
 
 They wait for the channel to be opened, for something to be declared, or, with a retry policy, for the connection to
-be back (kombu.md (b) 3 to 5).  An attempt is for all that wait: when it fails it counts for each of them, and the first
+be back (kombu B6 to B9, G18).  An attempt is for all that wait: when it fails it counts for each of them, and the first
 one's policy says how long to wait.  What was sent and not confirmed comes back here with the place it had.
 
 The invariants: messages leave in the order of the publishes, and a new one never overtakes one that is sent again
-(reliability.md R4); a copy has the octets and the message_id of the first (R7); each publish ends once, and with a
+(R4); a copy has the octets and the message_id of the first (R7); each publish ends once, and with a
 time limit in time (R2); when nothing waits, there is no delayed call and no attempt.
 """
 

@@ -1,10 +1,10 @@
 """Producer: values in, confirmed messages out.
 
-The pipeline is that of kombu.md (b) 8: encode, compress, say so in the headers, resolve delivery_mode, expiration and
+The pipeline (kombu G8 to G21): encode, compress, say so in the headers, resolve delivery_mode, expiration and
 reply_to, declare, send.  Encoding is done once, however often the message is sent.  The caller's mappings and lists
 are copied where something is added to them.
 
-The outcomes of a publish are those of reliability.md R2; each is a fact of its own.  Messages that are published one
+The outcomes of a publish are those of R2; each is a fact of its own.  Messages that are published one
 after the other without waiting leave in that order, also where the first of them has to wait for the channel.
 
 The hot path: nothing to open, nothing to declare, no time limit -- then the transport's own Deferred is returned, and

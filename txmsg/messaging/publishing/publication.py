@@ -1,6 +1,6 @@
 """Publication: one message that is ready to be sent, with what is to be known for sending it again.
 
-Its octets and its properties are made once; each copy is the same (reliability.md R7).
+Its octets and its properties are made once; each copy is the same (R7).
 """
 
 from __future__ import annotations

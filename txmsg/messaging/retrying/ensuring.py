@@ -1,6 +1,6 @@
 """Doing something although connections break: ensure_connection, ensure, autoretry, insured.
 
-kombu.md (b) 4 and 5.  Only errors that another attempt can cure are retried (`error.recoverable`): what is lost,
+kombu B6, B9 to B14.  Only errors that another attempt can cure are retried (`error.recoverable`): what is lost,
 refused or late; never a bad password, 403, 404, 406, or a body that cannot be encoded.  With several hosts the next one
 is tried at once, and a wait comes when all had their turn.  Before something is done again: the connection is back, the
 channel is open, ``obj.revive(channel)``, ``on_revive(channel)``; then the same call with the same arguments.

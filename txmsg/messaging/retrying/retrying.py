@@ -1,6 +1,6 @@
 """Trying again: how often, how long to wait before each retry, and the loop that does it.
 
-kombu.md (b) 3 is the arithmetic: the wait before retry k, counted from 1, is ``min(start + (k - 1) * step, max)``, so
+The arithmetic (kombu B7, B8): the wait before retry k, counted from 1, is ``min(start + (k - 1) * step, max)``, so
 the first wait is `start` and none is longer than `max`.  `max_retries` N is N retries after the first attempt, 0 is one
 attempt, None is for ever.  `timeout` is a limit for everything together: it cuts a wait, and an attempt, short.
 

@@ -1,6 +1,6 @@
 """A whole body both ways: serialized and compressed; checked, decompressed and decoded.
 
-The order is the invariant (kombu.md (b) 8 and 10, reliability.md C5.1): outwards encode, then compress; inwards look at
+The order is the invariant (kombu G12 to G15, J27; C5.1): outwards encode, then compress; inwards look at
 the content type and at the compression first, and only then at octets.  A bomb whose type is not accepted costs
 nothing.
 """

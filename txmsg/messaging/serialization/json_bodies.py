@@ -1,4 +1,4 @@
-"""JSON (RFC 8259) both ways, with limits on what comes in (reliability.md C5.3).
+"""JSON (RFC 8259) both ways, with limits on what comes in (C5.3).
 
 Depth, the digits of a number and the size are bounded before anything is built; what Python's own decoder would answer
 with RecursionError or a long silence is a DecodeError here.  NaN, Infinity and repeated keys, which Kombu and Python

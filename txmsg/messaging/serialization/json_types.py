@@ -1,6 +1,6 @@
 """Values that JSON itself lacks, in the envelopes that Kombu 5 writes: {"__type__": "uuid", "__value__": {...}}.
 
-Which types there are is a table, and a message can name nothing that is not in it (reliability.md C5.4).
+Which types there are is a table, and a message can name nothing that is not in it (C5.4).
 """
 
 from __future__ import annotations

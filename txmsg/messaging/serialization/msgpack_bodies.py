@@ -1,7 +1,7 @@
 """MessagePack by the library msgpack, which is an extra (txmsg[msgpack]) and loaded on first use.
 
 str and bytes stay apart (use_bin_type, raw=False), keys are str or bytes, as with Kombu.  The library's own limits hold
-(reliability.md C5.3): nothing in a body may claim to be longer than the body, and its depth ends before 1,024.
+(C5.3): nothing in a body may claim to be longer than the body, and its depth ends before 1,024.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pickle, for those who must: it has to be asked for twice, and then loads only classes that were listed.
 
-Python's pickle runs whatever its author likes (reliability.md C5.2, R27).  So it is not among the serializers until
+Python's pickle runs whatever its author likes (C5.2, R27).  So it is not among the serializers until
 :func:`register_pickle` puts it there with an allow-list, and is not decoded until an accept list names it, whatever is
 enabled for all.  The allow-list stops calls of anything else; each class on it can be built with arguments, and be
 given a state, of a stranger's choice: list plain values only.

@@ -1,6 +1,6 @@
 """Which serializers there are, by name and by content type, and which of them a receiver lets run.
 
-Rules, in the order in which they apply to a message that came (kombu.md (b) 10, reliability.md C5.1):
+Rules, in the order in which they apply to a message that came (kombu J9, J12, J13, J28; C5.1):
 
 1. The decision falls on the content type, before any octet of the body is looked at.  No content type is raw octets.
 2. Raw octets and plain text always pass: nothing deserializes them.

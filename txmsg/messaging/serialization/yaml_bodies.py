@@ -1,4 +1,4 @@
-"""YAML by PyYAML's safe loader only, with limits (reliability.md C5.2, C5.3).
+"""YAML by PyYAML's safe loader only, with limits (C5.2, C5.3).
 
 PyYAML is an extra (txmsg[yaml]), loaded on first use.  Its cost is what is bounded: 4 kB of "[" take more than a
 second and end with RecursionError, and a few lines of merge keys ("<<: [*a, *a]", each level of the one before)
