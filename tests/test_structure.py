@@ -68,7 +68,9 @@ def problem_with(module: str, imported: Import) -> str:
     if not is_within(imported.name, "txmsg") or not target or target == layer:
         return ""  # not ours; or txmsg itself, which has the version and imports nothing; or a neighbour
     if not layer:
-        return "" if target == "errors" else "importing txmsg must not load its parts"
+        # What it has of txmsg.messaging is imported for its types, and loaded on first use.
+        is_lazy = target == "messaging" and not imported.is_run
+        return "" if target == "errors" or is_lazy else "importing txmsg must not load its parts"
     allowed = {f"txmsg.{name}" for name in LAYERS[layer]}
     if not any(is_within(imported.name, name) for name in allowed):
         return f"{layer} may import {sorted(LAYERS[layer])} only"
@@ -162,11 +164,19 @@ class LoadingTests(unittest.TestCase):
     """What comes along with an import, seen in a fresh interpreter."""
 
     def test_txmsg(self) -> None:
-        """A-08: `import txmsg` loads no reactor and none of the parts."""
+        """A-08, kombu AD4: `import txmsg` loads no reactor and none of the parts."""
         loaded = loaded_by("import txmsg")
         self.assertNotIn("twisted.internet.reactor", loaded)
         parts = {name for name in loaded if name.startswith("txmsg.")} - {"txmsg.errors"}
         self.assertEqual(parts, set())
+
+    def test_messaging(self) -> None:
+        """`import txmsg.messaging` loads no reactor, no broker and no transport."""
+        loaded = loaded_by("from txmsg import Connection")
+        self.assertIn("txmsg.messaging", loaded)
+        below = ("txmsg.amqp", "txmsg.broker", "txmsg.wire", "txmsg.transports.amqp")
+        self.assertEqual({name for name in loaded if any(is_within(name, package) for package in below)}, set())
+        self.assertNotIn("twisted.internet.reactor", loaded)
 
     def test_wire(self) -> None:
         """`import txmsg.wire.connection` loads no Twisted."""
@@ -244,6 +254,7 @@ class SelfTests(unittest.TestCase):
             ("txmsg.transports.memory", "txmsg.amqp"),
             ("txmsg.amqp.client", "txmsg.testing.ports"),
             ("txmsg", "txmsg.amqp"),
+            ("txmsg", "txmsg.messaging"),
         ]
         for module, name in refused:
             with self.subTest(module=module, name=name):

@@ -6,12 +6,14 @@ import ast
 import importlib
 import tomllib
 
+import pytest
+
 from tests.source import PACKAGE, ROOT
 
 
 def test_the_names_of_kombu() -> None:
-    """kombu AD4: those at the top of Kombu are here; `import txmsg` itself loads nothing."""
-    messaging = importlib.import_module("txmsg.messaging")
+    """kombu AD4: those at the top of Kombu are at the top here, and are those of txmsg.messaging."""
+    top, messaging = importlib.import_module("txmsg"), importlib.import_module("txmsg.messaging")
     for name in (
         "Connection",
         "Exchange",
@@ -22,9 +24,23 @@ def test_the_names_of_kombu() -> None:
         "eventloop",
         "uuid",
         "parse_url",
+        "pools",
     ):
-        assert name in messaging.__all__, name
-    importlib.import_module("txmsg.messaging.pools")
+        assert name in top.__all__, name
+        assert name in dir(top), name
+        assert getattr(top, name) is getattr(messaging, name), name
+    with pytest.raises(AttributeError, match="no attribute 'Conection'"):
+        _ = top.Conection
+    with pytest.raises(AttributeError):
+        _ = top.__path_of_nothing__
+
+
+def test_the_top_says_what_it_has() -> None:
+    """kombu AD5: what `import txmsg` loads on first use is imported for tools, name by name."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(importlib.import_module("txmsg").__all__) == imported | {"__version__"}
 
 
 def test_imports_that_tools_understand() -> None:

@@ -1,10 +1,18 @@
 """Messaging without frames: values in, values out.
 
-So far: :mod:`~txmsg.messaging.serialization` and :mod:`~txmsg.messaging.compression`, what a body is made of.
+A :class:`Connection` says where the broker is, on any transport.  :class:`Exchange` and :class:`Queue` are values: a
+:class:`Producer` publishes to the one, a :class:`Consumer` takes from the other, and what it takes is a
+:class:`Message`.  Whatever may have to wait returns a Deferred.
+
+All public names are here, wherever they are defined: the connection and its channels in `connection`, exchanges and
+queues in `entities`, what a body is made of in `serialization` and `compression`, long-running consumers in `workers`;
+`publishing`, `consuming` and `retrying` are what they say.  Only :mod:`~txmsg.messaging.pools` and
+:mod:`~txmsg.messaging.pidbox` have names of their own.
 """
 
 from __future__ import annotations
 
+from txmsg.messaging import pools
 from txmsg.messaging.clocks import LamportClock, timetuple
 from txmsg.messaging.compression import (
     CompressionRegistry,
@@ -157,6 +165,7 @@ __all__ = [
     "maybe_declare",
     "open_body",
     "parse_url",
+    "pools",
     "recoverable_channel_errors",
     "recoverable_connection_errors",
     "register_json",

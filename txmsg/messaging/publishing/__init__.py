@@ -2,3 +2,5 @@
 
 The public names are in :mod:`txmsg.messaging`.
 """
+
+__all__: list[str] = []
