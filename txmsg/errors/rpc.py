@@ -55,7 +55,7 @@ class NoResponder(RPCError):
     exchange, routing_key: str -- where it was sent.
     """
 
-    def __init__(self, exchange: str, routing_key: str) -> None:
+    def __init__(self, exchange: str = "", routing_key: str = "") -> None:
         self.exchange = exchange
         self.routing_key = routing_key
         super().__init__(exchange, routing_key)
@@ -73,7 +73,7 @@ class RPCTimeout(RPCError):
 
     recoverable = True
 
-    def __init__(self, message: str, timeout: float) -> None:
+    def __init__(self, message: str = "no result in time", timeout: float = 0.0) -> None:
         self.timeout = timeout
         super().__init__(message, timeout)
 

@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txmsg.errors import ConfigurationError, ConnectionClosed, NoResponder, PublishReturned, TxmsgError
-from txmsg.messaging.connection import Connection
+from txmsg.messaging import Connection
 from txmsg.messaging.serialization import Accept, serializers
 from txmsg.rpc.body import ERROR, PROGRESS, decode_reply, encode_request
 from txmsg.rpc.pending import PendingCall, PendingCalls, ReplyCounts

@@ -22,7 +22,7 @@ from txmsg.messaging.serialization import Encoded
 from txmsg.rpc.reply_channel import open_plain_channel
 
 if TYPE_CHECKING:
-    from txmsg.messaging.connection import Connection
+    from txmsg.messaging import Connection
     from txmsg.rpc.request import ServerCounts
 
 __all__ = ["REPLY_PREFIXES", "ReplySender"]

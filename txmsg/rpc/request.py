@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from txmsg.messaging.message import Message
+from txmsg.messaging import Message
 from txmsg.messaging.serialization import serializers
 from txmsg.messaging.serialization.media_types import parse_media_type
 from txmsg.rpc.body import read_request

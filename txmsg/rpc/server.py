@@ -27,11 +27,7 @@ from txmsg.errors import (
     TxmsgError,
     clip,
 )
-from txmsg.messaging.channel import Channel
-from txmsg.messaging.connection import Connection
-from txmsg.messaging.consumer import Consumer
-from txmsg.messaging.entities import Queue
-from txmsg.messaging.message import Message
+from txmsg.messaging import Channel, Connection, Consumer, Message, Queue
 from txmsg.messaging.serialization import Accept, Encoded
 from txmsg.rpc.body import PROGRESS, RESULT, encode_error, encode_reply
 from txmsg.rpc.replies import ReplySender
@@ -100,7 +96,6 @@ class RPCServer(Service):
         self._consumer: Consumer | None = None
         self._channel: Channel | None = None
         self._starting: Deferred[None] | None = None
-        self._again = _AGAIN_FIRST
         self._is_stopping = False
         self._stopped: Deferred[None] | None = None
         #: Functions that are waited for, and requests that wait for one of them to end.
@@ -279,7 +274,9 @@ class RPCServer(Service):
         if isinstance(outcome, Failure):
             _log.failure("what came after a function failed", failure=outcome)
         while self._waiting and len(self._running) < self.concurrency:
-            self._begin(self._waiting.popleft())
+            message = self._waiting.popleft()
+            if not message.delivery.is_settled:  # else it was lost with its connection, and comes again
+                self._begin(message)
         if not self._running:
             waiters, self._idle_waiters = self._idle_waiters, []
             for waiter in waiters:
@@ -408,4 +405,5 @@ def _pass_on(outcome: Any, waiter: Deferred[Any]) -> Any:
 
 
 def _log_failure(failure: Failure, what: str) -> None:
-    _log.failure("{what}", failure=failure, what=what)
+    if not failure.check(CancelledError):  # which a stop does
+        _log.failure("{what}", failure=failure, what=what)
