@@ -18,7 +18,14 @@ from txmsg.amqp.recovery import Backoff, ReconnectingConnection, RecoveryEvent
 from txmsg.amqp.recovery.channel import RecoveringChannel
 from txmsg.testing import EmbeddedBroker
 
-__all__ = ["Site", "SiteTestCase"]
+__all__ = ["Site", "SiteTestCase", "ends"]
+
+
+def ends(deferred: Deferred[Any]) -> list[Any]:
+    """A list that gets what it ends with."""
+    seen: list[Any] = []
+    deferred.addCallbacks(seen.append, lambda failure: seen.append(failure.value))
+    return seen
 
 
 class Site:

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from tests.amqp.recovery.site import SiteTestCase
+from tests.amqp.recovery.site import SiteTestCase, ends
 from txmsg.amqp.recovery.channel import RecoveringChannel
 from txmsg.amqp.recovery.events import CHANNEL_FAILED, CHANNEL_REOPENED
 from txmsg.errors import (
@@ -24,13 +24,6 @@ from txmsg.errors import (
     StaleDelivery,
     WrongThread,
 )
-
-
-def ends(deferred: Deferred[Any]) -> list[Any]:
-    """A list that gets what it ends with."""
-    seen: list[Any] = []
-    deferred.addCallbacks(seen.append, lambda failure: seen.append(failure.value))
-    return seen
 
 
 class WaitingTest(SiteTestCase):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from tests.amqp.recovery.site import SiteTestCase
+from tests.amqp.recovery.site import SiteTestCase, ends
 from txmsg.amqp.recovery.channel import RecoveringChannel
 from txmsg.errors import (
     AccessRefused,
@@ -16,13 +14,6 @@ from txmsg.errors import (
     DuplicateConsumerTag,
     EncodeError,
 )
-
-
-def ends(deferred: Deferred[Any]) -> list[Any]:
-    """A list that gets what it ends with."""
-    seen: list[Any] = []
-    deferred.addCallbacks(seen.append, lambda failure: seen.append(failure.value))
-    return seen
 
 
 class ClosingTest(SiteTestCase):

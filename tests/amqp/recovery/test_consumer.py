@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.amqp.recovery.site import SiteTestCase
+from tests.amqp.recovery.site import SiteTestCase, ends
 from txmsg.amqp import BasicProperties, Delivery
 from txmsg.amqp.consumers import Consumer
 from txmsg.amqp.deferred_queue import ClosableDeferredQueue
@@ -22,13 +22,6 @@ from txmsg.errors import (
     ResourceLocked,
     StaleDelivery,
 )
-
-
-def ends(deferred: Deferred[Any]) -> list[Any]:
-    """A list that gets what it ends with."""
-    seen: list[Any] = []
-    deferred.addCallbacks(seen.append, lambda failure: seen.append(failure.value))
-    return seen
 
 
 class ConsumerCase(SiteTestCase):

@@ -4,6 +4,9 @@ A call ends once (R2): with the reply, with what the broker refused it for, or w
 which is counted from the call and not from when it was written.  Which calls go out again is the caller's word: those
 where doing it twice is the same as doing it once.
 
+A publish is a call of which only the waiting is seen to here: it has its place among the other calls, goes out once,
+and fails with NotSent when it had to wait too long.  Once it is out, the channel's limits for publishes hold.
+
 When the broker closes a channel, it names the method that it refused (AMQP 0-9-1 section 1.5.2.5); the oldest waiting
 call of that method is the one.  The other calls that were under way are innocent and go out again, once.
 """
@@ -20,7 +23,14 @@ from twisted.python.failure import Failure
 
 from txmsg.amqp.channel import Channel
 from txmsg.amqp.protocol import check_thread
-from txmsg.errors import ChannelClosed, ConnectionClosed, EncodeError, OperationTimeout, RemoteProtocolError
+from txmsg.errors import (
+    ChannelClosed,
+    ConnectionClosed,
+    EncodeError,
+    NotSent,
+    OperationTimeout,
+    RemoteProtocolError,
+)
 
 __all__ = ["RecoveringCall", "RecoveringCalls"]
 
@@ -31,7 +41,19 @@ _CLOSES_SURVIVED = 1
 class RecoveringCall:
     """One call, over any number of channels; `deferred` is the user's."""
 
-    __slots__ = ("closes", "deadline", "deferred", "make", "name", "on_reply", "repeats", "running", "timer")
+    __slots__ = (
+        "closes",
+        "deadline",
+        "deferred",
+        "is_publish",
+        "make",
+        "name",
+        "on_reply",
+        "outlives",
+        "repeats",
+        "running",
+        "timer",
+    )
 
     def __init__(
         self,
@@ -48,6 +70,9 @@ class RecoveringCall:
         self.repeats = repeats
         self.deadline = deadline
         self.closes = 0
+        self.is_publish = False
+        #: Whether it goes on waiting when the connection is lost.
+        self.outlives = True
         self.running: Deferred[Any] | None = None
         self.timer: IDelayedCall | None = None
         self.deferred: Deferred[Any] = Deferred(lambda deferred: cancelled(self))
@@ -84,13 +109,14 @@ class RecoveringCalls:
         self._succeeded = succeeded
         self._channel: Channel | None = None
         self._reason: BaseException | None = None
-        self._waiting: deque[RecoveringCall] = deque()
+        #: The calls that wait, in their order.  While there are some, everything else goes behind them.
+        self.waiting: deque[RecoveringCall] = deque()
         self._blamed: BaseException | None = None
         #: The reactor's thread, as soon as it is known.
         self._thread_id: int | None = None
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def perform(
         self,
@@ -107,14 +133,37 @@ class RecoveringCalls:
 
         Raises WrongThread, also while there is no channel.
         """
-        if self._thread_id is not None:
-            check_thread(self._thread_id)
+        call = self._call(name, make, on_reply, repeats)
         if self._reason is not None:
             return fail(self._reason.with_traceback(None))
+        return self._begin(call)
+
+    def publish(self, make: Callable[[Channel], Deferred[Any]], outlives: bool) -> Deferred[Any]:
+        """Make a publish, when it is its turn and there is a channel.
+
+        outlives: whether it waits on when the connection is lost; else it fails with NotSent then.
+        Raises WrongThread.
+        """
+        call = self._call("basic.publish", make, None, False)
+        call.is_publish = True
+        call.outlives = outlives
+        return self._begin(call)
+
+    def _call(
+        self,
+        name: str,
+        make: Callable[[Channel], Deferred[Any]],
+        on_reply: Callable[[Any], Any] | None,
+        repeats: bool,
+    ) -> RecoveringCall:
+        if self._thread_id is not None:
+            check_thread(self._thread_id)
         deadline = None if self._timeout is None else self._clock.seconds() + self._timeout
-        call = RecoveringCall(name, make, on_reply, repeats, deadline, self._cancelled)
+        return RecoveringCall(name, make, on_reply, repeats, deadline, self._cancelled)
+
+    def _begin(self, call: RecoveringCall) -> Deferred[Any]:
         channel = self._channel
-        if channel is None or not channel.is_open or self._waiting:
+        if channel is None or not channel.is_open or self.waiting:
             self._wait(call)
         else:
             self._start(call, channel)
@@ -132,21 +181,30 @@ class RecoveringCalls:
     def resume(self) -> None:
         """Let the calls that wait go out, in their order."""
         channel = self._channel
-        while self._waiting and channel is not None and channel.is_open:
-            self._start(self._waiting.popleft(), channel)
+        while self.waiting and channel is not None and channel.is_open:
+            self._start(self.waiting.popleft(), channel)
 
     def pause(self) -> None:
         """The channel is gone."""
         self._channel = None
 
+    def connection_lost(self, reason: BaseException) -> None:
+        """So is the connection: publishes that were to wait for the channel only have waited in vain."""
+        for call in [call for call in self.waiting if not call.outlives]:
+            if call in self.waiting:  # else the application has cancelled it, told of another one
+                self.waiting.remove(call)
+                call.stop()
+                call.deferred.errback(Failure(NotSent("the connection was lost before the channel was open", reason)))
+
     def close(self, reason: BaseException) -> None:
         """There will be no channel again: whoever waits fails with the reason."""
         self._reason = reason
         self._channel = None
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self.waiting = self.waiting, deque()
         for call in waiting:
             call.stop()
-            call.deferred.errback(Failure(reason.with_traceback(None)))
+            error = NotSent("the channel is closed", reason) if call.is_publish else reason.with_traceback(None)
+            call.deferred.errback(Failure(error))
 
     # -- one call ------------------------------------------------------------------------------------
 
@@ -154,9 +212,11 @@ class RecoveringCalls:
         if call.timer is None and call.deadline is not None:
             left = max(0.0, call.deadline - self._clock.seconds())
             call.timer = self._clock.callLater(left, self._timed_out, call)
-        self._waiting.append(call)
+        self.waiting.append(call)
 
     def _start(self, call: RecoveringCall, channel: Channel) -> None:
+        if call.is_publish:
+            call.stop()  # from here on it has the limit of a publish
         try:
             running = call.make(channel)
         except (TypeError, AttributeError):  # it may have waited: nobody else must suffer from it
@@ -205,15 +265,19 @@ class RecoveringCalls:
 
     def _timed_out(self, call: RecoveringCall) -> None:
         call.timer = None
-        if call in self._waiting:
-            self._waiting.remove(call)
-        error = OperationTimeout(f"{call.name} had no reply within {self._timeout:g} s{self._why()}")
+        if call in self.waiting:
+            self.waiting.remove(call)
+        error: BaseException
+        if call.is_publish:
+            error = NotSent(f"the publish had to wait for more than {self._timeout:g} s{self._why()}")
+        else:
+            error = OperationTimeout(f"{call.name} had no reply within {self._timeout:g} s{self._why()}")
         running, call.running = call.running, None
         call.deferred.errback(Failure(error))
         if running is not None:
             running.cancel()
 
     def _cancelled(self, call: RecoveringCall) -> None:
-        if call in self._waiting:
-            self._waiting.remove(call)
+        if call in self.waiting:
+            self.waiting.remove(call)
         call.stop()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -31,11 +31,15 @@ from txmsg.amqp.recovery.declaring import RecoveringDeclarations
 from txmsg.amqp.recovery.deduplicating import DuplicateFilter
 from txmsg.amqp.recovery.duplicates import DuplicateWindow
 from txmsg.amqp.recovery.events import CHANNEL_FAILED, RecoveryEvent
-from txmsg.errors import ChannelError, ConfigurationError, DuplicateConsumerTag, EncodeError, NotSent, clip
+from txmsg.errors import ChannelError, ConfigurationError, DuplicateConsumerTag, EncodeError, NotSent, Overloaded, clip
 from txmsg.wire.methods import basic, confirm
 from txmsg.wire.properties import BasicProperties
 
 __all__ = ["RecoveringChannel"]
+
+#: How many publishes may wait for a plain channel, and how many octets.
+_MAX_WAITING: Final = 10_000
+_MAX_WAITING_OCTETS: Final = 64 * 2**20
 
 
 class RecoveringChannel(RecoveringDeclarations):
@@ -52,6 +56,9 @@ class RecoveringChannel(RecoveringDeclarations):
         self._tag_prefix = f"rtag.{os.urandom(8).hex()}"
         self._tags_made = 0
         self._starting: set[str] = set()
+        #: How many publishes had to wait for a plain channel and have not ended, and their octets.
+        self._publishes = 0
+        self._octets = 0
 
     @classmethod
     def open(
@@ -237,6 +244,8 @@ class RecoveringChannel(RecoveringDeclarations):
 
         wait: what to do while there is no connection: False -- fail with NotSent; True -- wait for one, up to
             `operation_timeout`.
+        While there is a connection, and another channel is being opened in place of one that the broker has closed, it
+        waits for that, up to `operation_timeout`, then NotSent; Overloaded when 10,000 publishes, or 64 MiB, wait.
         A publish whose connection is lost before its confirm fails with PublishUnconfirmed.  What sends again, in
         order, is :class:`txmsg.amqp.Publisher`.
         """
@@ -245,17 +254,30 @@ class RecoveringChannel(RecoveringDeclarations):
             with suppress(TypeError):  # what is no str is refused below
                 routing_key = topology.current_name(routing_key)
         channel = self._channel
-        if channel is not None and channel.is_open:
+        is_open = channel is not None and channel.is_open
+        if channel is not None and is_open and not self._calls.waiting:
             return channel.basic_publish(exchange, routing_key, body, properties, mandatory=mandatory)
         if self._reason is not None or self._closing is not None:
             return fail(NotSent("the channel is closed", self._wrong_state()))
-        if not wait:
+        if not wait and not is_open and self.connection.protocol is None:
             return fail(NotSent("there is no connection at the moment", self.connection.last_error))
-        return self._calls.perform(
-            "basic.publish",
-            lambda plain: plain.basic_publish(exchange, routing_key, body, properties, mandatory=mandatory),
-            repeats=False,
+        size = len(body) if isinstance(body, (bytes, bytearray, memoryview, str)) else 0
+        if self._publishes and (self._publishes >= _MAX_WAITING or self._octets + size > _MAX_WAITING_OCTETS):
+            return fail(Overloaded(f"{self._publishes} publishes of {self._octets} octets wait for the channel"))
+        if isinstance(body, (bytearray, memoryview)):
+            body = bytes(body)  # which may be another one until it leaves
+        publishing = self._calls.publish(
+            lambda plain: plain.basic_publish(exchange, routing_key, body, properties, mandatory=mandatory), wait
         )
+        self._publishes += 1
+        self._octets += size
+        return publishing.addBoth(self._published, size)
+
+    def _published(self, outcome: Any, size: int) -> Any:
+        """One that has waited has come to its end."""
+        self._publishes -= 1
+        self._octets -= size
+        return outcome
 
     def confirm_select(self, *, nowait: bool = False) -> Deferred[confirm.SelectOk | None]:
         """As :meth:`Channel.confirm_select`; it holds after a reconnect too."""

@@ -195,6 +195,7 @@ class RecoveringChannelCore:
         self._stop_working()
         self._channel = None
         self._calls.pause()
+        self._calls.connection_lost(reason)
         for consumer in list(self._consumers.values()):
             consumer.connection_lost(reason)
 

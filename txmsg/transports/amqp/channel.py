@@ -152,7 +152,8 @@ class AMQPChannel:
     ) -> Deferred[Any]:
         """Publish one message; fires at the broker's confirm.  See :class:`~txmsg.abc.MessagingChannel`.
 
-        NotSent while the connection is away: nothing waits here for it to come back.
+        NotSent while the connection is away: nothing waits here for it to come back.  While the broker has closed the
+        channel, and only that, it waits for the next one, with the limits of :meth:`RecoveringChannel.basic_publish`.
         """
         if type(body) is not bytes and not isinstance(body, (bytes, bytearray, memoryview)):
             return fail(EncodeError(f"a body is bytes, not {type(body).__name__}"))
