@@ -20,17 +20,17 @@ class Unavailable(Exception):
     """The C client cannot be built here; the text says what is missing."""
 
 
-def build(directory: Path) -> Path:
-    """Compile the program into `directory` and give back its path.
+def build(directory: Path, source: Path = SOURCE) -> Path:
+    """Compile the program `source` into `directory` and give back its path.
 
     :raises Unavailable: without a compiler, or without librabbitmq's header or library.
     """
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise Unavailable("no C compiler")
-    program = directory / "rabbitmqc"
+    program = directory / source.stem
     built = subprocess.run(
-        [compiler, "-O2", "-o", str(program), str(SOURCE), "-lrabbitmq"], capture_output=True, text=True, check=False
+        [compiler, "-O2", "-o", str(program), str(source), "-lrabbitmq"], capture_output=True, text=True, check=False
     )
     if built.returncode:
         lines = [line for line in built.stderr.splitlines() if "error" in line] or built.stderr.splitlines() or ["?"]

@@ -99,6 +99,8 @@ class WireProtocol(Protocol):
         self._output: list[bytes] = []
         self._output_size = 0
         self._has_large_output = False
+        #: Whether the transport is a socket itself, and nothing like TLS in between.
+        self._sends_at_once = False
         self._reading_pauses: set[object] = set()
         self._is_dispatching = False
         self._to_flush: list[AckWriter] = []
@@ -125,6 +127,7 @@ class WireProtocol(Protocol):
         if isinstance(self.transport, FileDescriptor):
             self.transport.bufferSize = READ_SIZE
             self.transport.SEND_LIMIT = SEND_SIZE
+            self._sends_at_once = True
         self.transport.registerProducer(self, True)  # type: ignore[union-attr]
 
     def dataReceived(self, data: bytes) -> None:
@@ -222,6 +225,10 @@ class WireProtocol(Protocol):
             return
         if size < FLUSH_SIZE * 2 and not self._has_large_output:
             self.transport.write(output[0] if len(output) == 1 else b"".join(output))  # type: ignore[union-attr]
+            if self._sends_at_once and not self._is_paused:
+                # Not only when the reactor has found out that the socket takes it, a turn later: a request and its
+                # reply are 40 us sooner at their ends.  What went wrong is found again, and told, by the reactor.
+                self.transport.doWrite()  # type: ignore[union-attr]
         else:
             self.transport.writeSequence(output)  # type: ignore[union-attr]  # large bodies are not copied here
         if self._is_paused:
