@@ -320,7 +320,8 @@ class RecoveringMessagingConnection(MessagingConnection, Protocol):
 
     def retry(self) -> Deferred[None]:
         """Fires when the connection can be used: at once if it is there.  Else it tries now, and not only after the
-        wait it has begun, and fails with the error of that one attempt.  After the end it fails with the reason.
+        wait it has begun: each of its hosts once, until one can be reached; and fails with the error of the last.
+        After the end it fails with the reason.
         """
 
 

@@ -28,7 +28,7 @@ from txmsg.errors import (
     PublishTimeout,
 )
 from txmsg.messaging.publishing.publication import Publication
-from txmsg.messaging.retrying.ensuring import come_back, is_worth_retrying
+from txmsg.messaging.retrying.ensuring import come_back, is_time_to_wait, is_worth_retrying
 from txmsg.messaging.retrying.retrying import RetryIntervals
 
 if TYPE_CHECKING:
@@ -290,14 +290,16 @@ class Outbox:
             if not publication.is_done:
                 (left if publication.failed(error, was_sent=False) else given_up).append(publication)
         if left:  # first, for what is told to the others can publish again
-            self._again(left[0], left, error)
+            self._again(left[0], left, error, was_sent=False)
         for publication in given_up:
             self._fail(publication, publication.outcome(error))
 
-    def _again(self, head: Publication, publications: Sequence[Publication], error: BaseException) -> None:
+    def _again(
+        self, head: Publication, publications: Sequence[Publication], error: BaseException, was_sent: bool
+    ) -> None:
         """These have failed, and may be tried again after a wait, which begins here unless it runs already.
 
-        head: the first that is left.
+        head: the first that is left.   was_sent: False: the attempt was to get ready.
         """
         self._last_error = error
         clock = self._connection.reactor
@@ -306,7 +308,7 @@ class Outbox:
             wait = max(0.0, float(self._wait.getTime()) - clock.seconds())
         elif self._work is None:
             intervals = head.intervals or _DEFAULT
-            if self._connection.connected or self._connection.completes_cycle(head.failures - 1):
+            if is_time_to_wait(self._connection, head.failures - 1, not was_sent):
                 wait = intervals.wait(max(1, head.rounds + 1))
             self._wait = clock.callLater(wait, self._waited)
         for publication in publications:
@@ -371,7 +373,7 @@ class Outbox:
             self._fail(publication, failure if outcome is error else outcome)
             return
         self._push(publication, connection)
-        self._again(self._head() or publication, [publication], error)
+        self._again(self._head() or publication, [publication], error, was_sent=True)
         self._advance()
 
 

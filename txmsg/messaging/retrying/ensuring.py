@@ -2,7 +2,8 @@
 
 kombu B6, B9 to B14.  Only errors that another attempt can cure are retried (`error.recoverable`): what is lost,
 refused or late; never a bad password, 403, 404, 406, or a body that cannot be encoded.  With several hosts the next one
-is tried at once, and a wait comes when all had their turn.  Before something is done again: the connection is back, the
+is tried at once, and a wait comes when all had their turn; a connection that comes back by itself tries them all in one
+attempt (`is_time_to_wait`).  Before something is done again: the connection is back, the
 channel is open, ``obj.revive(channel)``, ``on_revive(channel)``; then the same call with the same arguments.
 
 One attempt is one retry, whether it is the connection that cannot be made or the call that fails.  So N retries are N,
@@ -29,7 +30,16 @@ from txmsg.messaging.retrying.retrying import Retrying, RetryIntervals
 if TYPE_CHECKING:
     from txmsg.messaging.connection.connection import Connection
 
-__all__ = ["autoretry", "come_back", "ensure", "ensure_connection", "insured", "is_worth_retrying", "start_retrying"]
+__all__ = [
+    "autoretry",
+    "come_back",
+    "ensure",
+    "ensure_connection",
+    "insured",
+    "is_time_to_wait",
+    "is_worth_retrying",
+    "start_retrying",
+]
 
 _log = Logger(namespace="txmsg.messaging.ensuring")
 
@@ -53,6 +63,19 @@ def is_worth_retrying(error: BaseException) -> bool:
             return False
         cause = getattr(cause, "cause", None)
     return True
+
+
+def is_time_to_wait(connection: Connection, retries: int, was_coming_back: bool) -> bool:
+    """Whether to wait after a failure: all hosts had their turn, or the connection is there.
+
+    retries: how many failures there were before it.   was_coming_back: whether it was an attempt to have a connection
+    again; on a connection that comes back by itself that was a round over all of its hosts.
+    """
+    if connection.connected:
+        return True
+    if connection.is_recovering:
+        return was_coming_back or connection.host_count() == 1
+    return connection.completes_cycle(retries)
 
 
 def come_back(connection: Connection, is_retry: bool = True, *, reopens: bool = False) -> Deferred[Any]:
@@ -130,7 +153,7 @@ def ensure_connection(
         is_worth_retrying,
         errback=errback,
         callback=callback,
-        waits=lambda error, retries: connection.completes_cycle(retries),
+        waits=lambda error, retries: is_time_to_wait(connection, retries, True),
     )
     return start_retrying(connection, retrying, reraise_as_library_errors)
 
@@ -175,7 +198,7 @@ def ensure(
             connection.reactor,
             is_worth_retrying,
             errback=errback,
-            waits=lambda error, retries: connection.connected or connection.completes_cycle(retries),
+            waits=lambda error, retries: is_time_to_wait(connection, retries, attempts > 1),
         )
         return start_retrying(connection, retrying, reraise_as_library_errors)
 
