@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from tests.messaging.over_memory import MemoryCase
 from txmsg.errors import (
     AccessRefused,
+    ConfigurationError,
     ConnectionClosed,
     ConnectionForced,
     ConsumerCancelled,
@@ -54,6 +55,14 @@ class ConsumeTests(SubscribingCase):
         several = self.consumer(one, Queue("two"))
         self.assertEqual([queue.name for queue in several.queues], ["one", "two"])
         self.assertEqual(len(self.consumer(Queue("same"), Queue("same")).queues), 1)
+
+    def test_what_is_no_queue(self) -> None:
+        """kombu H2: a name is none, nor is it a list of letters; refused where it is written."""
+        for given in ("orders", ["orders"], 5):
+            with self.assertRaisesRegex(ConfigurationError, "cannot be consumed from: give a Queue"):
+                Consumer(None, given)  # type: ignore[arg-type]
+        error = self.failureResultOf(self.consumer().add_queue("orders"), ConfigurationError)  # type: ignore[arg-type]
+        self.assertIn("Queue('orders')", str(error.value))
 
     def test_a_connection_or_nothing(self) -> None:
         """kombu H1: a connection stands for its default channel; without any, consume is refused until revive."""

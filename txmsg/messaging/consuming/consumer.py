@@ -108,7 +108,10 @@ class Consumer(Subscribing):
 
         It is consumed from the next :meth:`consume` on.
         """
-        bound = self._add(queue)
+        try:
+            bound = self._add(queue)
+        except ConfigurationError as error:
+            return fail(error)
         if not self.auto_declare or self.channel is None:
             return succeed(bound)
         return bound.declare().addCallback(lambda _: bound)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.python.failure import Failure
 
-from txmsg.errors import ConsumerCancelled, NotBoundError, clip
+from txmsg.errors import ConfigurationError, ConsumerCancelled, NotBoundError, clip
 from txmsg.messaging.connection.failures import channel_errors, connection_errors
 from txmsg.messaging.consuming.dispatch import MessageDispatch
 from txmsg.messaging.entities.entity import channel_of
@@ -82,7 +82,7 @@ class Subscribing(MessageDispatch):
         self._lock = DeferredLock()
         self._ended_waiters: list[Deferred[BaseException]] = []
         if queues is not None:
-            for queue in queues if isinstance(queues, Iterable) else (queues,):
+            for queue in queues if isinstance(queues, Iterable) and not isinstance(queues, str) else (queues,):
                 self._add(queue)
 
     # -- what it is ----------------------------------------------------------------------------------
@@ -130,6 +130,9 @@ class Subscribing(MessageDispatch):
     # -- queues ----------------------------------------------------------------------------------------
 
     def _add(self, queue: Queue) -> Queue:
+        if not hasattr(queue, "bind"):
+            given = f", such as Queue({clip(repr(queue))})" if isinstance(queue, str) else ""
+            raise ConfigurationError(f"a {type(queue).__name__} cannot be consumed from: give a Queue{given}")
         bound = queue if self.channel is None else queue.bind(self.channel)
         if bound.name:
             self._queues = [each for each in self._queues if each.name != bound.name]
