@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import Any, Literal
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from txmsg.amqp.client import AMQPProtocol
 from txmsg.amqp.endpoint import connect
 from txmsg.amqp.recovery.backoff import Backoff
 from txmsg.amqp.recovery.channel import RecoveringChannel
+from txmsg.amqp.recovery.ending import Ending
 from txmsg.amqp.recovery.events import RecoveryEvent
 from txmsg.amqp.recovery.failures import Verdict, classify, is_our_defect
 from txmsg.amqp.recovery.hosts import Host, HostList, Target, parameters_of
@@ -113,12 +114,10 @@ class ReconnectingConnection(ObservableState):
         self.topology = Topology()
         self._members.add(TopologyReplay(self))
         self._loop = ConnectionLoop(self, reactor, seconds("recovery_timeout", recovery_timeout))
+        self._ending = Ending(reactor, self._loop, self._members, lambda: self._protocol, self._closed)
         self._host: Host | None = None
         self._protocol: AMQPProtocol | None = None
         self._delay: float | None = None
-        self._closing_timer: IDelayedCall | None = None
-        self._stopping: Deferred[None] | None = None
-        self._members_stopping: Deferred[None] | None = None
         self._ready_waiters: list[Deferred[ReconnectingConnection]] = []
         self._closed_waiters: list[Deferred[BaseException]] = []
 
@@ -365,7 +364,7 @@ class ReconnectingConnection(ObservableState):
             )
         self._members.lost(error)
         if self.close_reason is not None:  # it was closing, and now there is nothing left to close
-            self._stop_loop(self.close_reason)
+            self._ending.stop(self.close_reason)
         elif self._is_hopeless(error):
             self._give_up(error)
         else:
@@ -443,43 +442,10 @@ class ReconnectingConnection(ObservableState):
         protocol = self.protocol
         self._outage.end()
         self._enter(RecoveryState.CLOSING, reason)
-        if protocol is None or timeout == 0:
-            self._stop_loop(reason)
-            return
-        # Half of the time at most is for the members' work, so that enough is left for a proper end.
-        self._closing_timer = self.clock.callLater(timeout, self._too_slow, reason)
-        stopping = Deferred.fromCoroutine(self._members.stop(self.clock.seconds() + timeout / 2))
-        self._members_stopping = stopping
-        stopping.addBoth(self._members_stopped, reason)
-
-    def _members_stopped(self, outcome: object, reason: BaseException) -> None:
-        self._members_stopping = None
-        self._stop_loop(reason, in_good_order=True)
-
-    def _too_slow(self, reason: BaseException) -> None:
-        self._closing_timer = None
-        self._stop_loop(reason)
-
-    def _stop_loop(self, reason: BaseException, in_good_order: bool = False) -> None:
-        members, self._members_stopping = self._members_stopping, None
-        if members is not None:
-            members.cancel()
-        if self._stopping is None:
-            self._stopping = self._loop.stop()
-            self._stopping.addCallback(lambda result: self._closed(reason))
-        protocol = self._protocol
-        if protocol is None:
-            return
-        if in_good_order:
-            protocol.close()
-        else:
-            protocol.abort(reason)
+        self._ending.begin(reason, 0.0 if protocol is None else timeout)
 
     def _closed(self, reason: BaseException) -> None:
         self._protocol = None
-        timer, self._closing_timer = self._closing_timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
         without_traceback(reason)
         self._members.closed(reason)
         self._enter(RecoveryState.CLOSED, reason)
