@@ -1,7 +1,6 @@
-"""A channel of ``memory://``: publishing, consuming and settling, straight on the model.
+"""A channel of ``memory://``: consuming and settling, straight on the model; publishing is in `publishing`.
 
-Invariants: no callback of the application runs inside a call of the model; a delivery is settled once, on its channel;
-a publish is confirmed once the model has accepted it (and, over a durable vhost, once it is on disk).
+Invariants: no callback of the application runs inside a call of the model; a delivery is settled once, on its channel.
 """
 
 from __future__ import annotations
@@ -14,12 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
-from txmsg.abc import Properties
 from txmsg.broker import faults
 from txmsg.broker.faults import Fault
-from txmsg.broker.message import Message
-from txmsg.broker.queues.expiry import check_expiration
-from txmsg.broker.queues.queue import PENDING, REJECTED, UNROUTED
 from txmsg.broker.vhost.direct_reply import REPLY_TO
 from txmsg.errors import (
     AlreadySettled,
@@ -28,19 +23,13 @@ from txmsg.errors import (
     ConsumerCancelled,
     DuplicateConsumerTag,
     EncodeError,
-    Overloaded,
-    PublishNacked,
-    PublishReturned,
     StaleDelivery,
     TxmsgError,
 )
 from txmsg.transports.memory.consumer import MemoryConsumer, priority_of
 from txmsg.transports.memory.delivery import MemoryDelivery
 from txmsg.transports.memory.life import carried, name
-from txmsg.transports.memory.topology import Topology
-from txmsg.wire.constants import NO_ROUTE
-from txmsg.wire.primitives import MAX_SHORT_STRING
-from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
+from txmsg.transports.memory.publishing import Publishing
 
 if TYPE_CHECKING:
     from txmsg.broker.queues.queue import Queue
@@ -51,11 +40,8 @@ __all__ = ["MemoryChannel"]
 #: How many deliveries are handed over in one turn of the reactor, so that others get their turn too.
 _BATCH: Final = 256
 
-#: Characters that fit a short string whatever they are, so that nothing has to be encoded to know it.
-_SHORT: Final = MAX_SHORT_STRING // 4
 
-
-class MemoryChannel(Topology):
+class MemoryChannel(Publishing):
     """A :class:`~txmsg.abc.MessagingChannel`; made by :meth:`MemoryConnection.channel`.
 
     unsettled: the deliveries that are still to be settled, by delivery tag, ascending.
@@ -74,94 +60,12 @@ class MemoryChannel(Topology):
         #: Who waits until nothing of a cancelled consumer is in `ready` any more.
         self._after_last_of: dict[MemoryConsumer, Deferred[None]] = {}
         self._prefetch_count = 0
-        self._publish = connection.vhost.publish
-        self._usage = connection.vhost.usage
-        self._max_size = connection.vhost.limits.max_message_size
-        #: The consumer of direct replies.
-        self._replies: MemoryConsumer | None = None
-        self._given: dict[str, Any] = {}
-        self._given_properties = NO_PROPERTIES
 
     def close(self) -> Deferred[None]:
         """Give back what is unsettled and end it; closing twice is fine."""
         self.check_thread()
         self.end(ChannelClosed("closed by the application", 200, initiator="client"))
         return succeed(None)
-
-    # -- publishing --------------------------------------------------------------------------------
-
-    def publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes | bytearray | memoryview,
-        properties: Properties | None = None,
-        *,
-        mandatory: bool = False,
-    ) -> Deferred[None]:
-        """Publish one message; fires when the broker has taken it over.
-
-        Fails with PublishReturned (mandatory, and routed to no queue), PublishNacked (a full queue refused it),
-        Overloaded (the limit on the memory of all queues is reached), EncodeError (what AMQP cannot carry; the channel
-        stays open), NotFound (no such exchange; the channel ends), or why the channel has ended.
-        """
-        if get_ident() != self._thread_id:
-            self.check_thread()
-        if self._reason is not None:
-            return fail(self._reason.with_traceback(None))
-        try:
-            if type(exchange) is not str or len(exchange) > _SHORT:
-                name("exchange", exchange)
-            if type(routing_key) is not str or len(routing_key) > _SHORT:
-                name("routing_key", routing_key)
-            if type(body) is not bytes:
-                body = _octets(body)
-            if not properties:
-                checked = NO_PROPERTIES
-            elif self._given == properties:
-                checked = self._given_properties
-            else:
-                checked = self._checked(properties)
-            if len(body) > self._max_size:
-                raise faults.message_too_large(len(body), self._max_size)
-            if self._usage.is_high:
-                return fail(Overloaded("the messages in memory have reached the limit of the broker"))
-            message = Message.published(exchange, routing_key, checked, body)
-            outcome = self._publish(exchange, routing_key, message, checked)
-        except Fault as fault:
-            return fail(self._refused(fault))
-        except (TypeError, AttributeError):
-            return fail(EncodeError("properties are a mapping or None"))
-        except TxmsgError as error:
-            return fail(error)
-        if outcome == PENDING:
-            confirmed: Deferred[None] = Deferred()
-            self.vhost.journal.after_commit(lambda: confirmed.callback(None), confirmed.errback)
-            return confirmed
-        if outcome == REJECTED:
-            return fail(PublishNacked("the broker refused the message: a queue is full"))
-        if outcome == UNROUTED and mandatory:
-            return fail(PublishReturned(NO_ROUTE, "NO_ROUTE", exchange, routing_key))
-        return succeed(None)
-
-    def _checked(self, given: Properties) -> BasicProperties:
-        """The properties in `given`, if AMQP can carry them; those without headers are remembered, they repeat."""
-        try:
-            properties = BasicProperties(**given)
-        except TypeError:
-            unknown = sorted(str(key) for key in set(given) - set(BasicProperties.NAMES))
-            raise EncodeError(f"a message has no property {', '.join(unknown)}" if unknown else str(given)) from None
-        properties.encode()
-        expiration = properties.expiration
-        if expiration is not None:
-            check_expiration(expiration)
-        if properties.reply_to == REPLY_TO:
-            if self._replies is None:
-                raise faults.fast_reply_missing()
-            properties = properties.replace(reply_to=self._replies.reply_name)
-        if properties.headers is None:
-            self._given, self._given_properties = dict(given), properties
-        return properties
 
     # -- consuming ---------------------------------------------------------------------------------
 
@@ -234,7 +138,7 @@ class MemoryChannel(Topology):
             raise faults.reply_consumer_set()
         consumer.reply_name = self.vhost.direct_reply.register(consumer)
         self._replies = self.consumers[consumer.tag] = consumer
-        self._given, self._given_properties = {}, NO_PROPERTIES
+        self.forget_properties()
 
     def cancel(self, consumer_tag: str) -> Deferred[None]:
         """End a consumer; fires when nothing more will come.  An unknown one is fine.
@@ -276,7 +180,7 @@ class MemoryChannel(Topology):
         replies, self._replies = self._replies, None
         if replies is not None:
             self.vhost.direct_reply.unregister(replies.reply_name)
-            self._given, self._given_properties = {}, NO_PROPERTIES
+            self.forget_properties()
 
     def consumer_cancelled(self, consumer: MemoryConsumer) -> None:
         """For a consumer whose queue is gone: tell its owner, in the next turn."""
@@ -479,9 +383,3 @@ class MemoryChannel(Topology):
 
 async def _await(what: Awaitable[Any]) -> Any:
     return await what
-
-
-def _octets(body: object) -> bytes:
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        return bytes(body)
-    raise EncodeError(f"a body is bytes, not {type(body).__name__}")
