@@ -307,6 +307,9 @@ class RecoveringMessagingConnection(MessagingConnection, Protocol):
     channels.
 
     `is_open` is False while it is away, `when_closed` fires only at its end for good.  The channels live as long.
+
+    One that comes back at its alternates, too, may have an attribute `url_index`, an int: at which it is; 0 is the URL
+    of `connect`, the alternates follow.
     """
 
     def add_recovery_callback(self, callback: RecoveryCallback) -> None:

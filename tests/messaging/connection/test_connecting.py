@@ -394,6 +394,23 @@ class RecoveringTests(ScriptedConnectionCase):
         self.clock.advance(0.2)
         self.failureResultOf(slow, ConnectTimeout)
 
+    def test_back_at_another_host(self) -> None:
+        """kombu A31: that host is the present one; back at the first, that is."""
+        made: Any = ScriptedRecovering()
+        connection = self.connection(made, url=";".join([*self.hosts("a", "u:secret@b"), "memory://c"]))
+        connection.maybe_switch_next()
+        self.successResultOf(connection.connect())
+        self.assertEqual(self.tried(), ["u:secret@b"])
+        told: list[object] = []
+        connection.add_recovery_callback(lambda reason, delay: told.append((reason is None, connection.hostname)))
+        for number, host, userid in ((1, "a", None), (0, "b", "u"), (7, "b", "u")):
+            made.away(self.transport.lost(), None)
+            made.url_index = number
+            made.back()
+            info = connection.info()
+            self.assertEqual((info["hostname"], info["userid"], told[-1]), (host, userid, (True, host)))
+        self.assertNotIn("secret", connection.as_uri())
+
     def test_channels_while_it_is_away(self) -> None:
         """They are handed to the transport, which knows when it is back: their channels are the same."""
         made = ScriptedRecovering()

@@ -209,14 +209,15 @@ class LossTests(TransportTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
 
     def test_alternates(self) -> None:
-        """kombu B6: after a loss the other hosts have their turn."""
+        """kombu B6: after a loss the other hosts have their turn; it says where it is."""
         self.world.broker()
         self.world.broker("b")
-        connection = self.connected(A, (B,))
-        self.assertEqual(connection.connection.where, "a:5672")
+        connection = self.connected(A, ("amqp://guest:guest@refuses", B))
+        self.assertEqual((connection.connection.where, connection.url_index), ("a:5672", 0))
         self.lose()
         self.world.run(5)
         self.assertEqual((connection.connection.where, connection.is_open), ("b:5672", True))
+        self.assertEqual(connection.url_index, 2)
 
     def test_blocked(self) -> None:
         """R16, kombu D4: an alarm is no loss, and it is told with the broker's words."""

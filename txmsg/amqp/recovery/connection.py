@@ -160,6 +160,13 @@ class ReconnectingConnection(ObservableState):
         return "" if self._host is None else str(self._host)
 
     @property
+    def target_index(self) -> int:
+        """Which of the targets the current or last attempt is at, counted from 0; those of `add_targets` come last."""
+        host = self._host
+        found = (i for i, parameters in enumerate(self._hosts.targets) if host and parameters is host.parameters)
+        return next(found, 0)
+
+    @property
     def operation_timeout(self) -> float | None:
         """Seconds for one operation; that of the first target's parameters."""
         return self._hosts.targets[0].operation_timeout

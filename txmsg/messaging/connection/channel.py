@@ -97,6 +97,12 @@ class Channel:
             return succeed(self)
         return self._opening.join(self._begin_to_open).addCallback(lambda _: self)
 
+    def when_usable(self) -> Deferred[Channel]:
+        """As :meth:`open`, but one that the application closed stays so: ChannelClosed."""
+        if self._is_closed:
+            return fail(ChannelClosed("the channel was closed by the application", 200, initiator="client"))
+        return self.open()
+
     def _begin_to_open(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._open())
 
@@ -205,9 +211,7 @@ class Channel:
         channel = self.transport_channel
         if channel is not None:
             return call(channel)
-        if self._is_closed:
-            return fail(ChannelClosed("the channel was closed by the application", 200, initiator="client"))
-        return self.open().addCallback(self._then, call)
+        return self.when_usable().addCallback(self._then, call)
 
     def _then(self, opened: Channel, call: Callable[[MessagingChannel], Deferred[_T]]) -> Deferred[_T]:
         channel = self.transport_channel
@@ -241,7 +245,8 @@ class Channel:
 
     def exchange_delete(self, exchange: str, *, if_unused: bool = False) -> Deferred[None]:
         """Delete an exchange."""
-        return self._on(lambda channel: channel.exchange_delete(exchange, if_unused=if_unused))
+        deleting = self._on(lambda channel: channel.exchange_delete(exchange, if_unused=if_unused))
+        return deleting.addCallback(self._forget, "exchange", exchange)
 
     def exchange_bind(
         self, destination: str, source: str, routing_key: str = "", arguments: Arguments = None
@@ -279,7 +284,13 @@ class Channel:
 
     def queue_delete(self, queue: str, *, if_unused: bool = False, if_empty: bool = False) -> Deferred[int]:
         """Delete a queue; fires with how many messages went with it."""
-        return self._on(lambda channel: channel.queue_delete(queue, if_unused=if_unused, if_empty=if_empty))
+        deleting = self._on(lambda channel: channel.queue_delete(queue, if_unused=if_unused, if_empty=if_empty))
+        return deleting.addCallback(self._forget, "queue", queue)
+
+    def _forget(self, reply: _T, kind: str, name: str) -> _T:
+        """What is not as it was declared any more is declared anew when it is next asked for."""
+        self.connection.declared_entities.forget(kind, name)
+        return reply
 
     def queue_purge(self, queue: str) -> Deferred[int]:
         """Drop the messages that are ready; fires with how many."""
@@ -295,7 +306,8 @@ class Channel:
         self, queue: str, exchange: str, routing_key: str = "", arguments: Arguments = None
     ) -> Deferred[None]:
         """Take such a binding away."""
-        return self._on(lambda channel: channel.queue_unbind(queue, exchange, routing_key, arguments))
+        unbinding = self._on(lambda channel: channel.queue_unbind(queue, exchange, routing_key, arguments))
+        return unbinding.addCallback(self._forget, "queue", queue)
 
     def publish(
         self,

@@ -75,6 +75,10 @@ class ConnectionLife:
         """The present URL, with everything in it, and the others it can connect to."""
         raise NotImplementedError
 
+    def is_at(self, number: int) -> None:
+        """The connection has come back at the URL with this number, of those that `transport_urls` gave for it."""
+        raise NotImplementedError
+
     def transport_settings(self) -> Mapping[str, Any]:
         """The options for the transport."""
         raise NotImplementedError
@@ -285,7 +289,9 @@ class ConnectionLife:
         self._tell(reason, None)
 
     def _recovery(self, reason: BaseException | None, delay: float | None) -> None:
-        if reason is not None:
+        if reason is None:
+            self.is_at(getattr(self.connection, "url_index", 0))
+        else:
             self.forget_declared()
         self._tell(reason, delay)
 

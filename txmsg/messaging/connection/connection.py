@@ -112,6 +112,8 @@ class Connection(Shortcuts):
         self.declared_entities = DeclarationCache()
         self._known: dict[str, tuple[BrokerSettings, MessagingTransport]] = {}
         self._failover = Failover(urls, failover_strategy)
+        #: The URLs that the transport was given, for it to come back at.
+        self._offered: list[HiddenText] = []
         for url in urls:
             self._check(url)
 
@@ -161,12 +163,17 @@ class Connection(Shortcuts):
 
     def transport_urls(self) -> Sequence[str]:
         """The present URL for the transport, with everything in it, and those of the same transport behind it."""
-        settings, transport = self._check(self._failover.present)
-        others = [self._check(url) for url in self._failover.urls if url != self._failover.present]
-        return [
-            transport_url(settings, transport),
-            *(transport_url(other, its) for other, its in others if its is transport),
-        ]
+        transport = self.transport
+        present = self._failover.present  # which a strategy of the application's may have from elsewhere
+        others = (url for url in self._failover.urls if url != present)
+        self._offered = [present, *(url for url in others if self._check(url)[1] is transport)]
+        return [transport_url(*self._check(url)) for url in self._offered]
+
+    def is_at(self, number: int) -> None:
+        """The connection has come back at the URL with this number, of those that `transport_urls` gave for it: that is
+        the present one from now on."""
+        if 0 <= number < len(self._offered):
+            self._failover.present = self._offered[number]
 
     def transport_settings(self) -> Mapping[str, Any]:
         """The options for the transport."""

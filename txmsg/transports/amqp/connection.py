@@ -42,6 +42,11 @@ class AMQPConnection:
         return self.connection.is_ready
 
     @property
+    def url_index(self) -> int:
+        """Which URL it is at, or was at last: 0 is the URL of `connect`, the alternates follow."""
+        return self.connection.target_index
+
+    @property
     def heartbeat(self) -> int:
         """Seconds between heartbeats, as agreed with the broker; 0: there are none, or it is away."""
         protocol = self.connection.protocol
