@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from twisted.python.failure import Failure
 
-from txmsg.errors import EncodeError, RemoteError, SerializationError, clip
+from txmsg.errors import EncodeError, RemoteError, SerializationError
 from txmsg.errors.rpc import TaskRevoked
 from txmsg.messaging.serialization import serializers
+from txmsg.rpc.celery.reprs import bounded_repr
 
 __all__ = ["ExceptionClasses", "exception_data", "read_exception", "traceback_text"]
 
@@ -135,13 +136,13 @@ def read_exception(value: Any, traceback: Any = None, *, revoked: bool = False) 
     if not isinstance(value, Mapping):
         if value is None:
             return make("Exception", "", "", (), trace)
-        text = value if isinstance(value, str) else _repr(value)
+        text = value if isinstance(value, str) else bounded_repr(value)
         return make("Exception", text, "", (text,), trace)
     name, module, message = value.get("exc_type"), value.get("exc_module"), value.get("exc_message")
     if not isinstance(name, str) or not name:
         name, module = "Exception", ""
         if message is None:
-            message = _repr(dict(value))
+            message = bounded_repr(value)
     if isinstance(message, list | tuple):
         args = tuple(message)
     else:
@@ -153,9 +154,12 @@ def _message(args: tuple[Any, ...]) -> str:
     """What str() of an exception with these arguments is."""
     if not args:
         return ""
-    if len(args) == 1 and isinstance(args[0], str):
-        return args[0]
+    only = args[0] if len(args) == 1 else args
+    if isinstance(only, str):
+        return only
+    if isinstance(only, list | tuple | dict):
+        return bounded_repr(only, _TEXT_LIMIT)
     try:
-        return str(args[0] if len(args) == 1 else args)[:_TEXT_LIMIT]
-    except (RecursionError, ValueError):  # lists in lists; an int with more digits than Python writes
-        return clip(f"{len(args)} arguments")
+        return str(only)
+    except ValueError:  # an int with more digits than Python writes
+        return bounded_repr(only)

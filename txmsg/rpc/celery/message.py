@@ -12,7 +12,6 @@ Pure: no Twisted, no I/O.
 from __future__ import annotations
 
 import os
-import reprlib
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from uuid import uuid4
 
 from txmsg.errors import ConfigurationError, EncodeError, clip
 from txmsg.messaging.serialization import encode_body
+from txmsg.rpc.celery.reprs import REPR_LIMIT, bounded_repr
 from txmsg.rpc.celery.signature import Embed, Signature, read_embed
 from txmsg.rpc.celery.times import Time, expiration, time_after
 
@@ -58,8 +58,6 @@ HEADERS: Final = frozenset(
 _SHORT: Final = 255
 #: Seconds of a time limit.
 _LONGEST: Final = 1e9
-#: Characters of the arguments for the worker's log (E-13).
-_REPR_LIMIT: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +176,8 @@ def build_task(
             **fields,
             "root_id": root_id or task_id,
             "parent_id": parent_id,
-            "argsrepr": _for_logs(tuple(positional)) if argsrepr is None else argsrepr[:_REPR_LIMIT],
-            "kwargsrepr": _for_logs(named) if kwargsrepr is None else kwargsrepr[:_REPR_LIMIT],
+            "argsrepr": bounded_repr(tuple(positional)) if argsrepr is None else argsrepr[:REPR_LIMIT],
+            "kwargsrepr": bounded_repr(named) if kwargsrepr is None else kwargsrepr[:REPR_LIMIT],
             "origin": _origin(os.getpid()) if origin is None else origin,
             "ignore_result": ignore_result,
             "replaced_task_nesting": replaced_task_nesting,
@@ -230,7 +228,7 @@ def _body_of_protocol_1(
 
 def _name(what: str, value: object, limit: int | None = _SHORT) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{what} is a str that is not empty, not {clip(repr(value), 60)}")
+        raise ConfigurationError(f"{what} is a str that is not empty, not {bounded_repr(value, 60)}")
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
@@ -250,7 +248,7 @@ def _arguments(args: Iterable[Any] | None, kwargs: Mapping[str, Any] | None) -> 
 
 def _integer(what: str, value: object, highest: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= highest:
-        raise ConfigurationError(f"{what} is an int from 0 to {highest}, not {clip(repr(value), 60)}")
+        raise ConfigurationError(f"{what} is an int from 0 to {highest}, not {bounded_repr(value, 60)}")
 
 
 def _time_limits(hard: float | None, soft: float | None) -> list[float | None]:
@@ -260,7 +258,7 @@ def _time_limits(hard: float | None, soft: float | None) -> list[float | None]:
             continue
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _LONGEST:
             raise ConfigurationError(
-                f"{what} is a number of seconds from 0 to {_LONGEST:.0f}, not {clip(repr(value), 60)}"
+                f"{what} is a number of seconds from 0 to {_LONGEST:.0f}, not {bounded_repr(value, 60)}"
             )
     if hard and soft and soft > hard:
         raise ConfigurationError(f"soft_time_limit ({soft}) is above time_limit ({hard})")
@@ -273,32 +271,6 @@ def _own_headers(headers: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"the name of a header is a str, not {type(key).__name__}")
         if key in HEADERS:
             raise ConfigurationError(f"the header {key!r} is Celery's own: give the argument for it")
-
-
-# -- for logs ------------------------------------------------------------------------------------
-
-
-class _Repr(reprlib.Repr):
-    """A repr that stops at what fits into the header, whatever the arguments are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel = 4
-        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = 64
-        self.maxstring = self.maxother = self.maxlong = 256
-
-
-_repr: Final = _Repr()
-
-
-def _for_logs(value: Any) -> str:
-    try:
-        text = _repr.repr(value)
-    except Exception:  # of somebody's __repr__
-        text = f"<{type(value).__name__}>"
-    if len(text) > _REPR_LIMIT:
-        text = text[: _REPR_LIMIT - 3] + "..."
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @cache

@@ -38,6 +38,8 @@ __all__ = ["Child", "ResultMessage", "TaskResult", "UnreadableResult", "build_re
 
 #: Levels of children that are read; more than that is no honest worker's.
 _MAX_DEPTH: Final = 32
+#: How many are read.
+_MAX_CHILDREN: Final = 10_000
 #: Keys that only workers with `result_extended` send (H-09).
 _EXTENDED: Final = ("name", "args", "kwargs", "worker", "retries", "queue")
 
@@ -292,23 +294,43 @@ def _time(value: Any) -> datetime | None:
         return None
 
 
-def _children(value: Any, depth: int = 0) -> tuple[Child, ...]:
-    if not isinstance(value, list | tuple) or depth > _MAX_DEPTH:
-        return ()
-    found = (_child(child, depth) for child in value)
-    return tuple(child for child in found if child is not None)
+def _children(value: Any) -> tuple[Child, ...]:
+    return _ChildReader().many(value, 0)
 
 
-def _child(value: Any, depth: int = 0) -> Child | None:
-    """One of H-05's; None: not that."""
-    if not isinstance(value, list | tuple) or len(value) != 2 or depth > _MAX_DEPTH:
-        return None
-    this, members = value
-    task_id, parent = this if isinstance(this, list | tuple) and len(this) == 2 else (this, None)
-    if not isinstance(task_id, str) or not task_id:
-        return None
-    return Child(
-        task_id,
-        _child(parent, depth + 1),
-        None if members is None else _children(members, depth + 1),
-    )
+class _ChildReader:
+    """Reads H-05's, so many of them and so deep; what is odd is left out.
+
+    YAML's aliases make billions of a few lines, or a list that contains itself.
+    """
+
+    def __init__(self) -> None:
+        self._left = _MAX_CHILDREN
+
+    def many(self, value: Any, depth: int) -> tuple[Child, ...]:
+        """The children in a list."""
+        if not isinstance(value, list | tuple) or depth > _MAX_DEPTH:
+            return ()
+        made = []
+        for found in value:
+            if self._left <= 0:
+                break
+            child = self.one(found, depth)
+            if child is not None:
+                made.append(child)
+        return tuple(made)
+
+    def one(self, value: Any, depth: int) -> Child | None:
+        """One child; None: it is none."""
+        self._left -= 1
+        if not isinstance(value, list | tuple) or len(value) != 2 or depth > _MAX_DEPTH or self._left < 0:
+            return None
+        this, members = value
+        task_id, parent = this if isinstance(this, list | tuple) and len(this) == 2 else (this, None)
+        if not isinstance(task_id, str) or not task_id:
+            return None
+        return Child(
+            task_id,
+            self.one(parent, depth + 1),
+            None if members is None else self.many(members, depth + 1),
+        )

@@ -17,6 +17,7 @@ from txmsg.errors import ContentDisallowed, DecodeError, SerializationError, cli
 from txmsg.messaging.compression import DEFAULT_LIMITS, DecompressionLimits
 from txmsg.messaging.serialization import Accept, decode_body, serializers
 from txmsg.rpc.celery.message import HEADERS, TaskMessage, build_task
+from txmsg.rpc.celery.reprs import bounded_repr
 from txmsg.rpc.celery.signature import Embed, read_embed
 from txmsg.rpc.celery.times import Time, read_time
 
@@ -233,7 +234,7 @@ def _check_ids(fields: Mapping[str, Any]) -> None:
         raise _Bad("InvalidTaskError", "a task without an id that can be answered to")
     name = fields.get("task")
     if _text(name) is None:
-        shown = name if name is None or isinstance(name, str) else clip(_repr(name))
+        shown = name if name is None or isinstance(name, str) else clip(bounded_repr(name))
         raise _Bad("NotRegistered", f"a task without a name: {shown!r}", argument=shown)
 
 
@@ -246,13 +247,6 @@ def _text(value: Any, limit: int | None = None) -> str | None:
     except UnicodeEncodeError:
         return None
     return value if limit is None or size <= limit else None
-
-
-def _repr(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception:  # lists in lists in lists
-        return f"<{type(value).__name__}>"
 
 
 # -- the two protocols ---------------------------------------------------------------------------
@@ -349,7 +343,7 @@ def _retries(value: Any) -> int:
         return 0
     count = _count(value)
     if count is None or count > _MOST_RETRIES:
-        raise DecodeError(f"retries is an int from 0, not {clip(_repr(value), 60)}")
+        raise DecodeError(f"retries is an int from 0, not {bounded_repr(value, 60)}")
     return count
 
 
