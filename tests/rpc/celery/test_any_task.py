@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.messaging.strategies import JSON_VALUES, TYPED_VALUES, same
+from tests.messaging.strategies import JSON_VALUES, TYPED_VALUES, ZONES, same
 from txmsg.rpc.celery import BadTask, Embed, Signature, TaskRequest, build_task, parse_task
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
@@ -22,7 +22,6 @@ SIGNATURES = st.builds(
     st.none() | st.just("group"),
     st.booleans(),
 )
-ZONES: st.SearchStrategy[tzinfo | None] = st.sampled_from([None, UTC])
 MANY = st.lists(SIGNATURES, max_size=2).map(tuple)
 SECONDS = st.none() | st.integers(1, 10**6) | st.floats(0.001, 1e6)
 
@@ -85,7 +84,7 @@ def test_built_and_parsed(
     assert found.reply_to == options.get("reply_to")
     for what in ("eta", "expires"):
         asked = options.get(what)
-        assert getattr(found, what) == (asked and asked.replace(tzinfo=UTC))
+        assert getattr(found, what) == (asked and asked.replace(tzinfo=asked.tzinfo or UTC))
     for what in ("retries", "priority"):
         assert getattr(found, what) == options.get(what, 0)
     for what in ("time_limit", "group_id", "group_index"):
