@@ -160,31 +160,37 @@ class RPCServer(Service):
         """
         if self._is_stopping:
             return fail(ConfigurationError("the server is stopping"))
-        if self._starting is None:
+        starting = self._starting
+        if starting is None:
             self._stopped = None
-            self._starting = Deferred.fromCoroutine(self._start())
+            starting = self._starting = Deferred.fromCoroutine(self._start())
+            starting.addErrback(self._not_started)
         waiter: Deferred[None] = Deferred()
-        self._starting.addBoth(_pass_on, waiter)
+        starting.addBoth(_pass_on, waiter)
         return waiter
 
+    def _not_started(self, failure: Failure) -> Failure:
+        self._starting = None
+        return failure
+
     async def _start(self) -> None:
+        await self.connection.ensure_connection()
+        await self._replies.open()
+        channel = Channel(self.connection)
+        consumer = Consumer(
+            channel,
+            [self.queue],
+            on_message=self._received,
+            accept=self._accept,
+            prefetch_count=self.prefetch_count,
+            no_ack=False,
+        )
         try:
-            await self.connection.ensure_connection()
-            await self._replies.open()
-            channel = self._channel = Channel(self.connection)
-            consumer = Consumer(
-                channel,
-                [self.queue],
-                on_message=self._received,
-                accept=self._accept,
-                prefetch_count=self.prefetch_count,
-                no_ack=False,
-            )
             await consumer.consume()
         except BaseException:
-            self._starting = None
+            channel.close().addErrback(lambda failure: None)
             raise
-        self._consumer = consumer
+        self._channel, self._consumer = channel, consumer
         consumer.when_ended().addCallback(self._ended, consumer)
 
     def _ended(self, reason: BaseException, consumer: Consumer) -> None:
@@ -192,12 +198,15 @@ class RPCServer(Service):
         if consumer is not self._consumer or self._is_stopping:
             return
         self._consumer = self._starting = None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close().addErrback(lambda failure: None)
         if self.connection.is_closed:
             _log.info("the RPC server ends with its connection: {reason}", reason=str(reason))
             return
         _log.warn("requests do not come any more, consuming again: {reason}", reason=str(reason))
         self._starting = Deferred.fromCoroutine(self._start_again())
-        self._starting.addErrback(_log_failure, "the RPC server has ended")
+        self._starting.addErrback(self._not_started).addErrback(_log_failure, "the RPC server has ended")
 
     async def _start_again(self) -> None:
         wait = _AGAIN_FIRST
