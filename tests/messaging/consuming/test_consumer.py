@@ -8,6 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tests.messaging.over_memory import MemoryCase
 from txmsg.errors import (
+    CodecNotInstalled,
     ConfigurationError,
     ConnectionLost,
     ConsumerCancelled,
@@ -33,6 +34,7 @@ class SettingTests(ConsumerCase):
         self.assertRaises(SerializerNotInstalled, Consumer, self.channel, accept=["jsom"])
         for count in (-1, 65536, 1.5, True):
             self.assertRaises(ConfigurationError, Consumer, self.channel, prefetch_count=count)
+        self.assertRaises(CodecNotInstalled, Consumer, self.channel, accept_compression=["gzip", "gzop"])
         self.assertRaises(ConfigurationError, Consumer, "no channel")
         self.assertEqual(Consumer(accept="json").accept, {"application/json"})
 
@@ -175,13 +177,60 @@ class IterationTests(ConsumerCase):
         self.assertEqual([self.done(again.get()).payload for _ in range(2)], [2, 3])
         self.done(consumer.close())
 
-    def test_no_ack_is_kept(self) -> None:
-        """The broker has forgotten what came with no_ack: it can be fetched after close."""
+    def test_no_ack(self) -> None:
+        """R24, kombu O5: settled when it is fetched; the prefetch count bounds what waits, and close loses none."""
+        consumer = self.done(self.consumer(Queue("q"), no_ack=True, prefetch_count=2).consume())
+        self.send("q", b"1", b"2", b"3", b"4", b"5")
+        self.assertEqual(self.depth("q"), (3, 2))
+        waiting = [consumer.get() for _ in range(3)]
+        messages = [self.done(each) for each in waiting]
+        self.assertEqual([(message.payload, message.state) for message in messages], [(n, "no_ack") for n in (1, 2, 3)])
+        messages[0].ack()
+        self.assertEqual(self.depth("q"), (0, 2))
+        self.done(consumer.close())
+        self.assertEqual(self.depth("q"), (2, 0))
+        self.failureResultOf(consumer.get(), ConsumerCancelled)
+
+    def test_no_ack_after_a_loss(self) -> None:
+        """What was not fetched comes again, and is seen once."""
+        consumer = self.done(self.consumer(Queue("q"), no_ack=True).consume())
+        self.send("q", b"1", b"2")
+        self.cut()
+        self.turn(5.0)
+        self.assertEqual([self.done(consumer.get()).payload for _ in range(2)], [1, 2])
+        self.assertEqual(self.depth("q"), (0, 0))
+
+    def test_no_ack_and_a_callback_that_came_late(self) -> None:
+        """Those who are called with messages that were to be fetched get them settled, too."""
         consumer = self.done(self.consumer(Queue("q"), no_ack=True).consume())
         self.send("q", b"1")
+        seen: list[Any] = []
+        consumer.register_callback(lambda body, message: seen.append((body, message.state)))
+        self.send("q", b"2")
+        self.assertEqual(seen, [(1, "no_ack"), (2, "no_ack")])
+        self.assertEqual(self.depth("q"), (0, 0))
+
+    def test_direct_replies(self) -> None:
+        """The broker wants no_ack for them; what has come can be fetched after close."""
+        consumer = self.done(
+            self.consumer(Queue("amq.rabbitmq.reply-to", no_declare=True), no_ack=True, auto_declare=False).consume()
+        )
+        self.done(self.channel.queue_declare("requests"))
+        self.done(self.channel.publish("", "requests", b"", {"reply_to": "amq.rabbitmq.reply-to"}))
+        request = self.done(self.channel.get("requests", no_ack=True))
+        self.done(self.channel.publish("", request.properties["reply_to"], b"answer"))
+        self.turn()
         self.done(consumer.close())
-        self.assertEqual(self.done(consumer.get()).payload, 1)
-        self.failureResultOf(consumer.get(), ConsumerCancelled)
+        self.assertEqual(self.done(consumer.get()).payload, b"answer")
+
+    def test_stale_ones_do_not_pile_up(self) -> None:
+        """R24: a reader that is stuck, while connections come and go."""
+        consumer = self.done(self.consumer(Queue("q")).consume())
+        self.send("q", *[b"1"] * 50)
+        for _ in range(5):
+            self.cut()
+            self.turn(5.0)
+        self.assertEqual(len(consumer._stream), 50)
 
     def test_stale_ones_are_dropped(self) -> None:
         """After a loss the broker delivers again: each is seen once."""

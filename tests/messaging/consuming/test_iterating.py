@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 from typing import Any
+from unittest import mock
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from tests.messaging.over_memory import MemoryCase
 from txmsg.errors import (
@@ -14,6 +15,7 @@ from txmsg.errors import (
     ConnectionClosed,
     ConsumerCancelled,
     DecodeError,
+    NotFound,
     OperationTimeout,
 )
 from txmsg.messaging import Consumer, Queue, drain_consumer, eventloop, itermessages
@@ -183,6 +185,29 @@ class ItermessagesTests(IteratingCase):
         self.done(other.queue_delete("q"))
         self.turn()
         self.failureResultOf(waiting, ConsumerCancelled)
+
+    def test_a_start_that_failed(self) -> None:
+        """The next step starts again."""
+        messages = itermessages(None, self.channel, Queue("later"), auto_declare=False)
+        self.failureResultOf(self.start(anext(messages)), NotFound)
+        self.turn(2.0)
+        self.done(self.channel.queue_declare("later"))
+        self.send("later", b"1")
+        self.assertEqual(self.successResultOf(self.start(anext(messages)))[0], 1)
+
+    def test_given_up_while_it_closes(self) -> None:
+        """kombu O5: the message that nobody has seen goes back."""
+        never: Deferred[None] = Deferred()
+        messages = itermessages(None, self.channel, self.queue)
+        with mock.patch.object(messages.consumer, "close", lambda: never):
+            self.send("q", b"1")
+            waiting = self.start(anext(messages))
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+        self.done(self.channel.cancel(messages.consumer.consumer_tags[0]))
+        self.assertEqual(sum(self.depth("q")), 1)
+        self.done(messages.consumer.close())
+        self.assertEqual(self.depth("q"), (1, 0))
 
     def test_drain_consumer(self) -> None:
         """kombu O6: of a consumer that is there; its callbacks are not called."""

@@ -166,6 +166,7 @@ class TrustTests(unittest.TestCase):
         """kombu I10: `accept` can be set, and others keep theirs."""
         trust = Trust.of([])
         one, two = message(trust=trust), message(trust=trust)
+        self.assertRaises(ContentDisallowed, one.decode)
         one.accept = "json"
         self.assertEqual(one.payload, {})
         self.assertRaises(ContentDisallowed, two.decode)
@@ -308,6 +309,8 @@ class ShapeTests(unittest.TestCase):
         Message(b"", 6, channel=channel).requeue()
         self.assertEqual(sent.done, [("ack", 5, False), ("reject", 6, True)])
         self.assertRaises(MessageStateError, one.ack)
+        channel.transport_channel = object()
+        self.assertRaises(MessageStateError, Message(b"", 7, channel=channel).ack)
 
     def test_repr(self) -> None:
         """kombu I14: state, tag, size and where it came from; not the body."""

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from tests.messaging.over_memory import MemoryCase
 from txmsg.errors import (
     AccessRefused,
+    ChannelClosed,
     ConfigurationError,
     ConnectionClosed,
     ConnectionForced,
@@ -158,6 +159,23 @@ class ConsumeTests(SubscribingCase):
                 message.ack()
                 self.assertEqual(bool(set(consumer.consumer_tags) & self.channel.no_ack_consumers), expected)
 
+    def test_a_queue_that_is_added_twice(self) -> None:
+        """kombu H13: what is consumed is not consumed once more, by another Queue of that name."""
+        consumer = self.done(self.consumer(Queue("q")).consume())
+        self.done(consumer.add_queue(Queue("q")))
+        self.done(consumer.consume())
+        self.assertEqual(len(consumer.consumer_tags), 1)
+        self.done(consumer.flow(False))
+        self.done(consumer.consume())
+        self.done(consumer.flow(True))
+        self.assertEqual(len(consumer.consumer_tags), 1)
+
+    def test_a_channel_that_was_closed(self) -> None:
+        """By the application: it stays closed."""
+        self.done(self.channel.close())
+        self.failureResultOf(self.consumer(Queue("q")).consume(), ChannelClosed)
+        self.assertFalse(self.channel.is_open)
+
     def test_tags(self) -> None:
         """kombu H12, H29: prefix and number; distinct without one."""
         one = self.done(self.consumer(Queue("q"), Queue("r")).consume())
@@ -290,6 +308,55 @@ class EndTests(SubscribingCase):
         self.successResultOf(deleting)
         self.assertEqual((told, getattr(self.successResultOf(ended), "initiator", None)), ([], "client"))
 
+    def test_on_cancel_that_takes_time(self) -> None:
+        """It may be a coroutine; how that fails is logged."""
+        told: list[str] = []
+
+        async def on_cancel(queue: Queue, reason: BaseException) -> None:
+            told.append(queue.name)
+            raise ZeroDivisionError
+
+        self.done(self.consumer(Queue("one"), on_cancel=on_cancel).consume())
+        self.done(self.channel.queue_delete("one"))
+        self.turn()
+        self.assertEqual((told, len(self.flushLoggedErrors(ZeroDivisionError))), (["one"], 1))
+
+    def test_who_stops_waiting_stops_nothing(self) -> None:
+        """A cancel, a close that is cancelled itself: it is cancelled, and what nobody fetched goes back."""
+        answers: list[Deferred[None]] = []
+        cancel = self.channel.cancel
+
+        def slow(tag: str) -> Deferred[None]:
+            answers.append(Deferred().addCallback(lambda _: cancel(tag)))
+            return answers[-1]
+
+        consumer = self.done(Consumer(self.channel, [Queue("q"), Queue("r")]).consume())
+        self.send("q", b"1")
+        with mock.patch.object(self.channel, "cancel", slow):
+            for ending in (consumer.cancel_by_queue("r"), consumer.close()):
+                ending.cancel()
+                self.failureResultOf(ending, CancelledError)
+            ended = consumer.when_ended()
+            self.assertNoResult(ended)
+            answers[0].callback(None)
+            self.turn()
+            answers[1].callback(None)
+            self.turn()
+        self.assertIsInstance(self.successResultOf(ended), ConsumerCancelled)
+        self.assertEqual((consumer.is_consuming, self.depth("q")), (False, (1, 0)))
+
+    def test_one_of_two_is_not_answered(self) -> None:
+        """OperationTimeout: that one is consumed still, the other is not."""
+        consumer = self.done(self.consumer(Queue("q"), Queue("r")).consume())
+        first, cancel = consumer.consumer_tags[0], self.channel.cancel
+
+        def answered(tag: str) -> Deferred[None]:
+            return fail(OperationTimeout("no reply")) if tag == first else cancel(tag)
+
+        with mock.patch.object(self.channel, "cancel", answered):
+            self.failureResultOf(consumer.cancel(), OperationTimeout)
+        self.assertEqual(consumer.consumer_tags, [first])
+
     def test_the_broker_cancels_and_nobody_listens(self) -> None:
         """Then it is logged; so is an on_cancel that fails."""
         consumer = self.consumer(Queue("one"), Queue("two"))
@@ -372,6 +439,17 @@ class RevivalTests(SubscribingCase):
         self.turn(5.0)
         self.assertIsInstance(self.successResultOf(ended), PreconditionFailed)
         self.assertFalse(consumer.is_consuming)
+
+    def test_a_revival_that_failed(self) -> None:
+        """R25: consume tries again; it is not taken for consumed."""
+        consumer = self.done(self.consumer(Queue("q")).consume())
+        other = self.done(self.connection.channel())
+        with mock.patch.object(other, "consume", lambda *_, **__: fail(OperationTimeout("no reply"))):
+            self.failureResultOf(consumer.revive(other), OperationTimeout)
+            self.failureResultOf(consumer.consume(), OperationTimeout)
+        self.done(consumer.consume())
+        self.send("q", b"1")
+        self.assertEqual((self.bodies(), len(consumer.consumer_tags)), ([b"1"], 1))
 
     def test_another_channel(self) -> None:
         """kombu H22: old tags are gone, it consumes on the new one what it consumed."""

@@ -10,7 +10,9 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.messaging.entities.recording import RecordingChannel, RecordingConnection
+from tests.messaging.over_memory import MemoryCase
 from txmsg.errors import ConfigurationError, NotBoundError, PreconditionFailed
+from txmsg.messaging import Consumer
 from txmsg.messaging.entities import DeclarationCache, Exchange, Queue, binding, maybe_declare
 
 
@@ -216,10 +218,10 @@ class CacheTests(SynchronousTestCase):
         queue, other = Queue("q", "x", "key"), Queue("p", [binding("x", "a")])
         for entity in (queue, other, Exchange("x"), Queue("r", "y")):
             self.successResultOf(maybe_declare(entity, self.channel))
-        self.successResultOf(queue(self.channel).delete())
+        self.cache.forget("queue", "q")
         self.assertNotIn(queue, self.cache)
         self.assertIn(Exchange("x"), self.cache)
-        self.successResultOf(Exchange("x")(self.channel).delete())
+        self.cache.forget("exchange", "x")
         self.assertNotIn(other, self.cache)
         self.assertIn(Queue("r", "y"), self.cache)
 
@@ -262,3 +264,50 @@ class CacheTests(SynchronousTestCase):
         for _ in range(2):
             self.assertTrue(self.successResultOf(maybe_declare(Fickle("x"), self.channel)))
         self.assertEqual(calls, ["x", "x"])
+
+
+class ChangedTests(MemoryCase):
+    """kombu O2, (b) 6: what is not as it was declared any more is declared again."""
+
+    def declared(self, entity: Any) -> bool:
+        return self.done(maybe_declare(entity, self.connection))
+
+    def test_deleted(self) -> None:
+        """By the entity, or on the channel by name."""
+        queue, exchange = Queue("q"), Exchange("x")
+        deletions: list[Any] = [
+            (queue, lambda: queue(self.connection).delete()),
+            (queue, lambda: self.channel.queue_delete("q")),
+            (exchange, lambda: exchange(self.connection).delete()),
+            (exchange, lambda: self.channel.exchange_delete("x")),
+        ]
+        for entity, delete in deletions:
+            self.assertEqual((self.declared(entity), self.declared(entity)), (True, False))
+            self.done(delete())
+            self.assertTrue(self.declared(entity))
+            self.done(delete())
+
+    def test_a_deletion_that_is_refused(self) -> None:
+        """Then it is as it was."""
+        queue = Queue("q")
+        self.declared(queue)
+        self.send("q", b"1")
+        self.failureResultOf(self.channel.queue_delete("q", if_empty=True), PreconditionFailed)
+        self.assertFalse(self.declared(queue))
+
+    def test_unbound(self) -> None:
+        """A binding is a part of the queue's declaration."""
+        queue = Queue("q", Exchange("x"), "key")
+        self.declared(queue)
+        self.done(queue(self.connection).unbind_from("x", "key"))
+        self.assertTrue(self.declared(queue))
+        self.done(self.channel.publish("x", "key", b"1", mandatory=True))
+
+    def test_deleted_by_somebody_else(self) -> None:
+        """The broker tells a consumer of the queue."""
+        queue = Queue("q")
+        self.done(Consumer(self.connection, queue, on_message=print, on_cancel=lambda *_: None).consume())
+        self.assertEqual((self.declared(queue), self.declared(queue)), (True, False))
+        self.done(self.done(self.connect().channel()).queue_delete("q"))
+        self.turn()
+        self.assertTrue(self.declared(queue))

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from twisted.internet.defer import Deferred, fail, succeed
 
 from txmsg.errors import ConfigurationError, ConsumerCancelled, ContentDisallowed, NotBoundError, clip
-from txmsg.messaging.compression import DEFAULT_LIMITS, DecompressionLimits
+from txmsg.messaging.compression import DEFAULT_LIMITS, DecompressionLimits, compressions
 from txmsg.messaging.connection.failures import connection_errors
 from txmsg.messaging.consuming.dispatch import Callback
 from txmsg.messaging.consuming.message import Message
-from txmsg.messaging.consuming.subscribing import Subscribing
+from txmsg.messaging.consuming.subscribing import Subscribing, in_any_case
 from txmsg.messaging.consuming.trust import Trust
 from txmsg.messaging.serialization import Accept, AcceptList
 
@@ -38,7 +38,8 @@ class Consumer(Subscribing):
 
     channel -- a Channel, or a Connection, whose default channel it is; None until :meth:`revive`.
     queues -- a Queue or several; each is bound to the channel, as a copy.
-    no_ack: bool | None -- True: messages are settled when they are handed over; None: as each queue has it, or False.
+    no_ack: bool | None -- True: messages are settled when they are handed over, by ``async for`` when they are fetched;
+        None: as each queue has it, or False.
     auto_declare: bool -- declare queues, exchanges and bindings before they are consumed.
     callbacks, on_message, on_decode_error, on_error -- see
         :class:`~txmsg.messaging.consuming.dispatch.MessageDispatch`.  Without any of the first two (and
@@ -50,8 +51,10 @@ class Consumer(Subscribing):
     prefetch_count: int | None -- unsettled messages of each queue at most, 0: any number; None: what the channel has,
         but 200 where messages are iterated over.
     tag_prefix: str | None -- tags are this and a number; None: "txmsg.".
-    accept_compression, limits -- :class:`~txmsg.messaging.consuming.trust.Trust`.
-    on_cancel(queue, reason) -- the broker has ended the consuming of a queue: it was deleted; None: it is logged.
+    accept_compression -- names or media types that are decompressed; None: zlib and gzip.  CodecNotInstalled at once
+        for one that is not known.   limits -- of decompressing.
+    on_cancel(queue, reason) -- the broker has ended the consuming of a queue: it was deleted, and did not come back;
+        may return an awaitable.  None: it is logged.
 
     Nothing is sent before :meth:`consume`.  After a loss the consumer goes on by itself, on every transport.
     """
@@ -73,12 +76,12 @@ class Consumer(Subscribing):
         *,
         on_error: Callable[[Message, BaseException], object] | None = None,
         on_cancel: Callable[[Queue, BaseException], object] | None = None,
-        accept_compression: Iterable[str] | None = None,
+        accept_compression: str | Iterable[str] | None = None,
         limits: DecompressionLimits = DEFAULT_LIMITS,
     ) -> None:
         if prefetch_count is not None:
             _check_prefetch(prefetch_count)
-        compressions = None if accept_compression is None else frozenset(accept_compression)
+        unpacked = None if accept_compression is None else compressions.accept(accept_compression)
         super().__init__(
             channel,
             queues,
@@ -87,7 +90,7 @@ class Consumer(Subscribing):
             prefetch_count,
             tag_prefix,
             on_cancel,
-            trust=Trust.of(accept, compressions, limits),
+            trust=Trust.of(accept, unpacked, limits),
             callbacks=list(callbacks or ()),
             on_message=on_message,
             on_decode_error=on_decode_error,
@@ -125,8 +128,8 @@ class Consumer(Subscribing):
         return sum([await channel.queue_purge(queue.name) for queue in list(self._queues)])
 
     def close(self) -> Deferred[None]:
-        """:meth:`cancel`, and what was delivered and waits to be fetched goes back to its queue."""
-        return self.cancel().addCallback(lambda _: self._stream.give_back())
+        """:meth:`cancel`, and what was delivered and waits to be fetched goes back to its queue, with no_ack, too."""
+        return in_any_case(self.cancel().addCallback(lambda _: self._stream.give_back()))
 
     # -- how much comes ----------------------------------------------------------------------------------
 
@@ -165,7 +168,7 @@ class Consumer(Subscribing):
             wanted, self._paused = self._paused, []
             try:
                 channel = self._on()
-                await channel.open()
+                await channel.when_usable()
                 await self._subscribe(channel, wanted)
             except Exception:
                 self._is_paused, self._paused = True, wanted
@@ -219,7 +222,11 @@ class Consumer(Subscribing):
 
         timeout: float | None -- seconds; OperationTimeout after that.  Fails with why nothing more comes.
         """
-        return self._stream.get(timeout, None if timeout is None else self._on().connection.reactor)
+        try:
+            clock = None if timeout is None else self._on().connection.reactor
+        except NotBoundError as error:
+            return fail(error)
+        return self._stream.get(timeout, clock)
 
     def __aiter__(self) -> Self:
         """The messages, one by one, not decoded yet; consumes if it does not.

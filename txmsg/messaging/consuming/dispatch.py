@@ -17,13 +17,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmsg.messaging.consuming.message import Message, received
-from txmsg.messaging.consuming.stream import MessageStream, watchers
+from txmsg.messaging.consuming.stream import UNFETCHED, MessageStream, hand_out, watchers
 from txmsg.messaging.consuming.trust import Trust
 
 if TYPE_CHECKING:
     from txmsg.messaging.connection.channel import Channel
 
-__all__ = ["Callback", "MessageDispatch"]
+__all__ = ["Callback", "MessageDispatch", "maybe_awaited"]
 
 #: What a consumer calls with (body, message); it may return an awaitable.
 Callback = Callable[[Any, Message], object]
@@ -63,8 +63,11 @@ class MessageDispatch:
     # -- for the user ------------------------------------------------------------------------------
 
     def register_callback(self, callback: Callback) -> None:
-        """Add one to the end of `callbacks`."""
+        """Add one to the end of `callbacks`.  The first one is called with what came before it and was not fetched."""
+        was_streaming = self._is_streaming
         self.callbacks.append(callback)
+        while was_streaming and (message := self._stream.pop()) is not None:
+            self._handle(message)
 
     def receive(self, body: Any, message: Message) -> object:
         """Call the callbacks in order; returns what has to be awaited, if anything.
@@ -102,15 +105,24 @@ class MessageDispatch:
         """Whether messages wait to be fetched, because nobody is called with them."""
         return self.on_message is None and not self.callbacks and not self._receives
 
-    def _receiver(self, channel: Channel, no_ack: bool) -> Callable[[Any], None]:
-        """What a transport calls with each delivery of one subscription."""
+    def _receiver(self, channel: Channel, no_ack: bool, settles: bool = False) -> Callable[[Any], None]:
+        """What a transport calls with each delivery of one subscription.
+
+        settles: in place of `no_ack`, messages are settled when they are fetched.
+        """
         trust = self._trust
         handle = self._handle
 
         def receive(delivery: Any) -> None:
             handle(received(delivery, channel, trust, no_ack))
 
-        return receive
+        def receive_and_settle(delivery: Any) -> None:
+            message = received(delivery, channel, trust)
+            message.state = UNFETCHED
+            if self._is_streaming or hand_out(message):
+                handle(message)
+
+        return receive_and_settle if settles else receive
 
     def _handle(self, message: Message) -> None:
         try:
@@ -198,6 +210,11 @@ class MessageDispatch:
         channel = self.channel
         for callback in list(watchers.get(None if channel is None else channel.connection, ())):
             callback()
+
+
+def maybe_awaited(result: object) -> Deferred[Any]:
+    """What a hook of the application has returned, to be waited for where it is an awaitable."""
+    return _deferred(result) if isinstance(result, Awaitable) else succeed(result)
 
 
 async def _one_by_one(first: Awaitable[Any], callbacks: list[Callback], body: Any, message: Message) -> None:

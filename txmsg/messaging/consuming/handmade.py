@@ -56,6 +56,8 @@ class HandMadeDelivery:
         channel = self._channel.transport_channel
         if channel is None:
             raise StaleDelivery(f"delivery {self.delivery_tag} cannot be settled: its channel is not open")
+        if not hasattr(channel, "ack"):  # where tags start again with each connection
+            raise MessageStateError("this message was made by hand, and its transport settles no tags: only deliveries")
         return channel
 
     def ack(self, multiple: bool = False) -> None:

@@ -12,28 +12,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from txmsg.errors import ConfigurationError, ConsumerCancelled, OperationTimeout
+from txmsg.errors import ConfigurationError, ConsumerCancelled, OperationTimeout, SettlementError
 from txmsg.messaging.connection.failures import is_recoverable
 from txmsg.messaging.consuming.consumer import Consumer
 from txmsg.messaging.consuming.message import NO_ACK, Message
 from txmsg.messaging.consuming.stream import unwatch, watch
-from txmsg.messaging.consuming.subscribing import STREAM_PREFETCH
+from txmsg.messaging.consuming.subscribing import DIRECT_REPLY, STREAM_PREFETCH
 
 if TYPE_CHECKING:
     from txmsg.messaging.consuming.dispatch import Callback
     from txmsg.messaging.entities import Queue
 
 __all__ = ["EventLoop", "MessageIterator", "drain_consumer", "eventloop", "itermessages"]
-
-#: The queue of direct replies, which can be consumed with no_ack only.
-#: https://www.rabbitmq.com/docs/direct-reply-to
-_DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 
 
 def itermessages(
@@ -106,7 +103,7 @@ class MessageIterator:
         no_ack = consumer.no_ack
         if no_ack is None:
             no_ack = any(queue.no_ack for queue in consumer.queues)
-        if no_ack and any(queue.name == _DIRECT_REPLY for queue in consumer.queues):
+        if no_ack and any(queue.name == DIRECT_REPLY for queue in consumer.queues):
             await consumer.consume(no_ack=True)
         else:
             self._acks = bool(no_ack)
@@ -121,7 +118,11 @@ class MessageIterator:
                 await self.aclose()
                 raise StopAsyncIteration
             if not self._is_started:
-                await self._start()
+                try:
+                    await self._start()
+                except BaseException:
+                    self._is_started = False
+                    raise
             message = await self._next()
             if message is None:
                 await self.aclose()
@@ -129,7 +130,12 @@ class MessageIterator:
             if self._left is not None:
                 self._left -= 1
                 if not self._left:
-                    await self.aclose()  # before the caller has it, for he may not ask for another one
+                    try:
+                        await self.aclose()  # before the caller has it, for he may not ask for another one
+                    except BaseException:
+                        with suppress(SettlementError):
+                            message.requeue()
+                        raise
             if self._acks:
                 message.ack()
                 message.state = NO_ACK

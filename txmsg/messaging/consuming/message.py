@@ -90,7 +90,9 @@ class Message:
         body: bytes, or a str, which is encoded as `content_encoding` (UTF-8).   delivery_tag: int.
         delivery_info -- exchange, routing_key, redelivered, consumer_tag; what is missing is "" or False.
         properties -- by AMQP's names; the four arguments that are properties too win over them.
-        accept -- as for a Consumer.   channel -- where it can be settled; without one, settling is a MessageStateError.
+        accept -- as for a Consumer.
+        channel -- where it can be settled, if the transport's channels settle by tag, as those of ``memory://`` do;
+            otherwise, and without one, settling is a MessageStateError.
         """
         made: dict[str, Any] = dict(properties or {})
         if content_type is not None:
@@ -179,6 +181,7 @@ class Message:
     @accept.setter
     def accept(self, names: Accept) -> None:
         self._trust = self._trust._replace(accept=serializers.accept(names))
+        self._errors = None
 
     @property
     def errors(self) -> list[BaseException]:

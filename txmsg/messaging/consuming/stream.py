@@ -1,7 +1,8 @@
 """MessageStream: messages that came and wait to be fetched; and who wants to know that something came.
 
 Invariants: messages leave in the order in which they came; a waiter that is cancelled takes none along; one whose
-channel was lost meanwhile is dropped, because the broker delivers it again.
+channel was lost meanwhile is dropped, because the broker delivers it again; and what came with `no_ack` is settled when
+it leaves, so that a prefetch count bounds what waits, and what nobody fetched is not lost.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from txmsg.errors import OperationTimeout, SettlementError
-from txmsg.messaging.consuming.message import RECEIVED, Message
+from txmsg.messaging.consuming.message import NO_ACK, RECEIVED, Message
 
-__all__ = ["MessageStream", "unwatch", "watch", "watchers"]
+__all__ = ["UNFETCHED", "MessageStream", "hand_out", "unwatch", "watch", "watchers"]
+
+#: The state of a message that came for a consumer with `no_ack`, before somebody has it.
+UNFETCHED: Final = "unfetched"
 
 #: Connection -> what is called when a consumer of it was given a message.  Empty but while an event loop runs.
 watchers: Final[dict[Any, list[Callable[[], object]]]] = {}
@@ -54,15 +58,19 @@ class MessageStream:
     def put(self, message: Message) -> None:
         """Hand it to who waits longest, or keep it."""
         if self._waiters:
-            self._waiters.popleft().callback(message)
-        else:
-            self._messages.append(message)
+            if hand_out(message):
+                self._waiters.popleft().callback(message)
+            return
+        messages = self._messages
+        while messages and _is_stale(messages[0]):
+            messages.popleft()  # nobody fetches, and connections come and go: it would grow without a bound
+        messages.append(message)
 
     def pop(self) -> Message | None:
         """The next one that is there, or None."""
         while self._messages:
             message = self._messages.popleft()
-            if message.state is not RECEIVED or not message.delivery.is_settled:
+            if not _is_stale(message) and hand_out(message):
                 return message
         return None
 
@@ -101,17 +109,34 @@ class MessageStream:
         self.reason = None
 
     def give_back(self) -> None:
-        """Requeue what nobody has fetched; with no_ack the broker has forgotten it, and it stays."""
+        """Requeue what nobody has fetched; what the broker has forgotten (a direct reply) stays."""
         kept: deque[Message] = deque()
         # The last one first: each goes to the head of its queue.
         while self._messages:
             message = self._messages.pop()
-            if message.state is not RECEIVED:
+            if message.state is NO_ACK:
                 kept.appendleft(message)
                 continue
+            message.state = RECEIVED
             with suppress(SettlementError):  # its channel is gone: that gave it back
                 message.requeue()
         self._messages = kept
+
+
+def _is_stale(message: Message) -> bool:
+    """Whether its channel is gone, or a later one's `multiple` has settled it."""
+    return message.state is not NO_ACK and message.delivery.is_settled
+
+
+def hand_out(message: Message) -> bool:
+    """Settle it where that is to be done when somebody gets it; whether he can have it."""
+    if message.state is UNFETCHED:
+        try:
+            message.delivery.ack()
+        except SettlementError:
+            return False  # its channel is gone, and it comes again
+        message.state = NO_ACK
+    return True
 
 
 def _stop(result: Any, call: Any) -> Any:

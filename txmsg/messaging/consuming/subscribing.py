@@ -11,14 +11,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.python.failure import Failure
 
 from txmsg.errors import ConfigurationError, ConsumerCancelled, NotBoundError, clip
 from txmsg.messaging.connection.failures import channel_errors, connection_errors
-from txmsg.messaging.consuming.dispatch import MessageDispatch
+from txmsg.messaging.consuming.dispatch import MessageDispatch, maybe_awaited
+from txmsg.messaging.entities.declaring import cache_of
 from txmsg.messaging.entities.entity import channel_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
     from txmsg.messaging.connection.channel import Channel
     from txmsg.messaging.entities import Queue
 
-__all__ = ["STREAM_PREFETCH", "Subscribing", "Subscription"]
+__all__ = ["DIRECT_REPLY", "STREAM_PREFETCH", "Subscribing", "Subscription", "in_any_case"]
+
+_T = TypeVar("_T")
+
+#: The queue of direct replies, which can be consumed with no_ack only.
+#: https://www.rabbitmq.com/docs/direct-reply-to
+DIRECT_REPLY: Final = "amq.rabbitmq.reply-to"
 
 #: The prefetch count of a consumer that is iterated over and was given none: what waits to be fetched is bounded.
 STREAM_PREFETCH: Final = 200
@@ -79,6 +86,8 @@ class Subscribing(MessageDispatch):
         #: What `flow(False)` has stopped.
         self._paused: list[Subscription] = []
         self._is_paused = False
+        #: Whether what it consumed could not be consumed again: `consume` tries once more.
+        self._is_unrevived = False
         self._lock = DeferredLock()
         self._ended_waiters: list[Deferred[BaseException]] = []
         if queues is not None:
@@ -169,12 +178,15 @@ class Subscribing(MessageDispatch):
     async def _consume(self, no_ack: bool | None) -> Self:
         channel = self._on()
         taken = [each.queue for each in (*self._subscriptions.values(), *self._paused)]
-        fresh = [queue for queue in self._queues if not any(queue is other for other in taken)]
+        fresh = [queue for queue in self._queues if not any(_is_same(queue, other) for other in taken)]
+        if self._is_unrevived:
+            await channel.when_usable()
+            await self._revive(channel)
         if self._is_paused:
             self._paused += [Subscription(queue, self._no_ack_of(queue, no_ack)) for queue in fresh]
             return self
         if fresh:
-            await channel.open()
+            await channel.when_usable()
             if self.auto_declare:
                 await self._declare(fresh)
             await self._subscribe(channel, [Subscription(queue, self._no_ack_of(queue, no_ack)) for queue in fresh])
@@ -199,10 +211,12 @@ class Subscribing(MessageDispatch):
             tag = f"{self.tag_prefix}{next(_numbers)}"
             # Deliveries, and a cancellation, may come before the reply is seen here.
             self._subscriptions[tag] = started[tag] = subscription
+            # What waits to be fetched has to be bounded, so it is settled when it is fetched.
+            settles = subscription.no_ack and self._is_streaming and subscription.queue.name != DIRECT_REPLY
             consuming = channel.consume(
                 subscription.queue.name,
-                self._receiver(channel, subscription.no_ack),
-                no_ack=subscription.no_ack,
+                self._receiver(channel, subscription.no_ack, settles),
+                no_ack=subscription.no_ack and not settles,
                 consumer_tag=tag,
                 arguments=subscription.queue.consumer_arguments,
                 on_cancel=partial(self._cancelled_by_broker, tag),
@@ -227,6 +241,9 @@ class Subscribing(MessageDispatch):
         channel = self.channel
         if channel is not None:
             channel.no_ack_consumers.discard(tag)
+            declared = cache_of(channel)
+            if declared is not None:
+                declared.forget("queue", subscription.queue.name)
         if self.on_cancel is None:
             self._log.warn(
                 "the broker has ended the consumer {tag} of {queue}: {reason}",
@@ -236,9 +253,11 @@ class Subscribing(MessageDispatch):
             )
         else:
             try:
-                self.on_cancel(subscription.queue, reason)
+                telling = maybe_awaited(self.on_cancel(subscription.queue, reason))
             except Exception:
                 self._log.failure("on_cancel failed")
+            else:
+                telling.addErrback(lambda failure: self._log.failure("on_cancel failed", failure=failure))
         if not self._subscriptions and not self._is_paused:
             if channel is not None:
                 channel.remove_member(self)
@@ -248,12 +267,13 @@ class Subscribing(MessageDispatch):
         """Stop consuming; fires when nothing more comes.  :meth:`consume` starts again.
 
         What was delivered is not touched: callbacks may settle it, and ``async for`` goes on to the last of it.
+        Cancelling the Deferred ends this wait only; so with those of `cancel_by_queue` and `close`.
         """
-        return self._one_after_the_other(self._cancel)
+        return in_any_case(self._one_after_the_other(self._cancel))
 
     async def _cancel(self) -> None:
         self._paused = []
-        self._is_paused = False
+        self._is_paused = self._is_unrevived = False
         await self._unsubscribe(list(self._subscriptions))
         channel = self.channel
         if channel is not None:
@@ -265,17 +285,18 @@ class Subscribing(MessageDispatch):
         if channel is None:
             return
         gone = {tag: self._subscriptions.pop(tag) for tag in tags}
-        try:
-            await _all([channel.cancel(tag) for tag in gone])
-        except (*connection_errors, *channel_errors):
+        outcomes = await gatherResults([channel.cancel(tag).addErrback(_kept) for tag in gone])
+        failed = {tag: each.failure for tag, each in zip(gone, outcomes, strict=True) if isinstance(each, _Kept)}
+        for tag, failure in failed.items():
             if channel.is_open:
-                self._subscriptions.update(gone)  # nobody has answered: it may be tried again
-                raise
-            # They have gone with the channel.
+                self._subscriptions[tag] = gone[tag]  # nobody has answered: it may be tried again
+            elif failure.check(*connection_errors, *channel_errors):
+                continue  # it has gone with the channel
+            failure.raiseException()
 
     def cancel_by_queue(self, queue: Queue | str) -> Deferred[None]:
         """Stop consuming this queue, given as such or by name, and forget it.  One that is not there is fine."""
-        return self._one_after_the_other(self._cancel_by_queue, _name_of(queue))
+        return in_any_case(self._one_after_the_other(self._cancel_by_queue, _name_of(queue)))
 
     async def _cancel_by_queue(self, name: str) -> None:
         self._paused = [each for each in self._paused if each.queue.name != name]
@@ -312,13 +333,15 @@ class Subscribing(MessageDispatch):
         self.channel = new
         self._rebind(new, [*wanted, *self._paused])
         before, self._subscriptions = self._subscriptions, {}
+        self._is_unrevived = False
         try:
             if self.auto_declare and wanted:
                 await self._declare([each.queue for each in wanted])
             if wanted:
                 await self._subscribe(new, wanted)
         except Exception:
-            # Not consumed, but still to be: the channel tries again after the next loss, or calls lost().
+            # Not consumed, but still to be: the channel tries again, or calls lost(), or the application consumes.
+            self._is_unrevived = bool(wanted)
             self._subscriptions = before or {f"{self.tag_prefix}{next(_numbers)}": each for each in wanted}
             if wanted and old is new:
                 new.add_member(self)
@@ -338,7 +361,7 @@ class Subscribing(MessageDispatch):
         """For the channel: it has ended for good."""
         self._subscriptions.clear()
         self._paused = []
-        self._is_paused = False
+        self._is_paused = self._is_unrevived = False
         self._end(reason)
 
 
@@ -349,6 +372,17 @@ def _channel_of(channel: Any) -> Channel:
 
 def _name_of(queue: Queue | str) -> str:
     return queue if isinstance(queue, str) else queue.name
+
+
+def _is_same(queue: Queue, other: Queue) -> bool:
+    return queue is other or (bool(queue.name) and queue.name == other.name)
+
+
+def in_any_case(work: Deferred[_T]) -> Deferred[_T]:
+    """The outcome of `work` for one who may stop waiting for it, which does not stop the work."""
+    waiter: Deferred[_T] = Deferred()
+    work.addCallbacks(waiter.callback, waiter.errback)
+    return waiter
 
 
 async def _all(under_way: list[Deferred[Any]]) -> None:

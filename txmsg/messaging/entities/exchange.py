@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from twisted.internet.defer import Deferred, fail
 
 from txmsg.errors import ConfigurationError, clip
-from txmsg.messaging.entities.declaring import cache_of
 from txmsg.messaging.entities.entity import MaybeChannelBound
 from txmsg.messaging.entities.fields import flag, frozen, name, table
 
@@ -192,9 +191,6 @@ class Exchange(MaybeChannelBound):
         channel = self._on(None)
         if self.name:
             await channel.exchange_delete(self.name, if_unused=if_unused)
-            cache = cache_of(channel)
-            if cache is not None:
-                cache.forget("exchange", self.name)
 
     # -- messages, as they are
 

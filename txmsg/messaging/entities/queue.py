@@ -330,12 +330,7 @@ class Queue(MaybeChannelBound):
         return self._do(self._delete(if_unused, if_empty), nowait, 0)
 
     async def _delete(self, if_unused: bool, if_empty: bool) -> int:
-        channel = self._on(None)
-        gone = await channel.queue_delete(self._name, if_unused=if_unused, if_empty=if_empty)
-        cache = cache_of(channel)
-        if cache is not None:
-            cache.forget("queue", self._name)
-        return gone
+        return await self._on(None).queue_delete(self._name, if_unused=if_unused, if_empty=if_empty)
 
     def get(self, no_ack: bool | None = None, accept: Accept = None) -> Deferred[Message | None]:
         """Take one message; fires with it, or with None if the queue is empty.
