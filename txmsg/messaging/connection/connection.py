@@ -93,6 +93,15 @@ class Connection(Shortcuts):
         urls = split_urls(hostname or "localhost") + (split_urls(alternates) if alternates else [])
         del hostname, alternates
         self.name = name
+        if transport_options is not None and not isinstance(transport_options, Mapping):
+            problem = f"transport_options are a mapping, not {type(transport_options).__name__}"
+        elif password is not None and not isinstance(password, str):
+            problem = f"password is a str, not {type(password).__name__}"
+        else:
+            problem = ""
+        if problem:
+            del password, urls, ssl, transport_options  # the locals of a frame that raises can be printed
+            raise ConfigurationError(problem)
         self.transport_options: dict[str, Any] = dict(transport_options or {})
         self.uri_prefix = uri_prefix
         self.failover_strategy = failover_strategy
@@ -107,7 +116,7 @@ class Connection(Shortcuts):
             "heartbeat": heartbeat,
             "login_method": login_method,
         }
-        del password, ssl, transport_options  # the locals of a frame that raises can be printed
+        del password, ssl, transport_options
         #: What was declared over this connection.
         self.declared_entities = DeclarationCache()
         self._known: dict[str, tuple[BrokerSettings, MessagingTransport]] = {}
@@ -361,8 +370,11 @@ class Connection(Shortcuts):
         return (_remake, (type(self), arguments))
 
     def __repr__(self) -> str:
+        failover = getattr(self, "_failover", None)
+        if failover is None:
+            return f"<Connection (not made) at {id(self):#x}>"  # among the locals of a constructor that raises
         name = f" {self.name!r}" if self.name else ""
-        known = self._known.get(self._failover.present)
+        known = self._known.get(failover.present)
         return f"<Connection{name} {known[0].url if known else '(not known)'} at {id(self):#x}>"
 
 

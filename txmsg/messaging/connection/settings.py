@@ -36,6 +36,9 @@ __all__ = [
 _OWN: Final = ("connect_timeout", "heartbeat", "login_method", "ssl")
 _RETRY: Final = frozenset({"max_retries", "interval_start", "interval_step", "interval_max", "timeout"})
 
+#: AMQP has 16 bits for it.
+_MAX_HEARTBEAT: Final = 65535
+
 #: Keys of the `ssl` mapping (Python's and Kombu's words) -> query keys of the URL.
 _TLS_KEYS: Final = {
     "ca_certs": "cacertfile",
@@ -81,13 +84,15 @@ class BrokerSettings:
         merged = BrokerURL(
             scheme=url.scheme,
             hostname=url.hostname or keywords.get("hostname"),
-            port=url.port or keywords.get("port"),
-            userid=url.userid or keywords.get("userid"),
+            port=url.port or _port(keywords.get("port")),
+            userid=url.userid or _text("userid", keywords.get("userid")),
             password=None if password is None else HiddenText(password),
-            virtual_host=keywords.get("virtual_host") if url.virtual_host is None else url.virtual_host,
+            virtual_host=_text("virtual_host", keywords.get("virtual_host"))
+            if url.virtual_host is None
+            else url.virtual_host,
             options=options,
         )
-        tls = keywords.get("ssl", False)
+        tls = _tls(keywords.get("ssl", False))
         if "ssl" in own:
             is_wanted = _flag("ssl", own["ssl"])
             tls = (tls or True) if is_wanted else False
@@ -109,6 +114,31 @@ def _flag(name: str, value: str) -> bool:
     if text in ("0", "false", "no", "off", ""):
         return False
     raise ConfigurationError(f"{name} is true or false, not {clip(value, 40)!r}")
+
+
+def _tls(value: Any) -> Any:
+    """Flags as bool; what is more than a flag, as it is."""
+    if isinstance(value, str):
+        return _flag("ssl", value)
+    if isinstance(value, int):
+        return _flag("ssl", str(value))
+    return value
+
+
+def _text(name: str, value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise ConfigurationError(f"{name} is a str, not {type(value).__name__}")
+
+
+def _port(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        value = int(value[:6])
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
+        return value
+    raise ConfigurationError("the port must be a number from 1 to 65535")
 
 
 def _seconds(name: str, value: object) -> float | None:
@@ -175,6 +205,8 @@ def _settings_options(settings: BrokerSettings, known: frozenset[str] | None) ->
     options: dict[str, str] = {}
     if settings.login_method is not None and known is not None and "auth_mechanism" not in known:
         raise ConfigurationError(f"{settings.url.scheme}:// has no login methods")
+    if settings.heartbeat is not None and settings.heartbeat > _MAX_HEARTBEAT:
+        raise ConfigurationError(f"heartbeat can be {_MAX_HEARTBEAT} s at most")
     if settings.heartbeat is not None and (known is None or "heartbeat" in known):
         options["heartbeat"] = str(math.ceil(settings.heartbeat))
     if settings.connect_timeout and known is not None:
