@@ -48,6 +48,7 @@ from txmsg.errors.calls import (
     SettlementError,
     StaleDelivery,
 )
+from txmsg.errors.celery import BacklogLimitExceeded, NotSupportedByBackend
 from txmsg.errors.closed import (
     AccessRefused,
     AuthenticationFailed,
@@ -103,6 +104,7 @@ __all__ = [
     "AccessRefused",
     "AlreadySettled",
     "AuthenticationFailed",
+    "BacklogLimitExceeded",
     "BodyTooLarge",
     "ChannelClosed",
     "ChannelError",
@@ -146,6 +148,7 @@ __all__ = [
     "NotFound",
     "NotImplementedByPeer",
     "NotSent",
+    "NotSupportedByBackend",
     "OperationTimeout",
     "OperationalError",
     "Overloaded",

@@ -1,0 +1,94 @@
+"""Control: what workers are told, over Celery's pidbox (celery.md K-12).
+
+The fanout exchange ``celery.pidbox`` takes it to each worker that runs now; one that starts later knows nothing of it.
+The commands are those of Celery's remote control:
+https://docs.celeryq.dev/en/stable/userguide/workers.html#remote-control
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+
+from txmsg.errors import ConfigurationError
+from txmsg.messaging import Connection
+from txmsg.messaging.pidbox import Mailbox
+
+__all__ = ["Control"]
+
+
+class Control:
+    """Tells all workers of an application something, or those that are named.
+
+    connection: Connection.   namespace: str -- "celery"; workers with `control_exchange` have another.
+    """
+
+    def __init__(self, connection: Connection, namespace: str = "celery") -> None:
+        self.mailbox = Mailbox(namespace, type="fanout", connection=connection)
+
+    def revoke(
+        self,
+        task_id: str | Iterable[str],
+        *,
+        terminate: bool = False,
+        signal: str = "SIGTERM",
+        destination: Iterable[str] | None = None,
+    ) -> Deferred[None]:
+        """Have tasks not run; fires when the broker has that, which says nothing of the workers.
+
+        A worker that gets, or holds, one of them afterwards reports REVOKED in place of running it.  One that has
+        ended stays as it is.
+        task_id -- one, or several.   terminate: bool -- end also one that runs, by `signal` to the process it is in:
+        that process may have begun with another task by then.   destination -- names of workers; None: all.
+        """
+        ids: Any = task_id if isinstance(task_id, str) else list(task_id)
+        if not ids or not all(isinstance(each, str) and each for each in ids):
+            return fail(ConfigurationError("the id of a task to revoke is a str that is not empty"))
+        arguments = {"task_id": ids, "terminate": bool(terminate), "signal": signal if terminate else None}
+        return self.cast("revoke", arguments, destination=destination)
+
+    def ping(self, timeout: float = 1.0, destination: Iterable[str] | None = None) -> Deferred[dict[str, Any]]:
+        """Fires, after `timeout` seconds, with the answers of the workers that run: {name: {"ok": "pong"}}."""
+        return self.ask("ping", timeout=timeout, destination=destination)
+
+    def cast(
+        self, command: str, arguments: Mapping[str, Any] | None = None, *, destination: Iterable[str] | None = None
+    ) -> Deferred[None]:
+        """Send any command and want no answer; fires when the broker has it.  destination -- as for :meth:`revoke`."""
+        if destination is None:
+            return self.mailbox.abcast(command, arguments)
+        return self.mailbox.cast(list(destination), command, arguments)
+
+    def ask(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float = 1.0,
+        destination: Iterable[str] | None = None,
+        limit: int | None = None,
+    ) -> Deferred[dict[str, Any]]:
+        """Send any command; fires with the answers by the names of the workers.
+
+        timeout: float -- seconds until it fires with what has come.   limit: int | None -- so many are enough; with
+        `destination` it is as many as are named.
+        """
+        if destination is None:
+            asked = self.mailbox.multi_call(command, arguments, timeout=timeout, limit=limit)
+        else:
+            asked = self.mailbox.call(list(destination), command, arguments, timeout=timeout, limit=limit)
+        return asked.addCallback(_by_name)
+
+    def close(self) -> Deferred[None]:
+        """Give up its channel; the connection stays open."""
+        return self.mailbox.close()
+
+
+def _by_name(replies: Iterable[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for reply in replies:
+        if isinstance(reply, Mapping):
+            found.update(reply)
+    return found
