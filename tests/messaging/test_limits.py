@@ -26,6 +26,13 @@ class TokenBucketTests(SynchronousTestCase):
         self.assertTrue(bucket.can_consume(1))
         self.assertFalse(bucket.can_consume())
 
+    def test_what_is_no_number_of_tokens(self) -> None:
+        """It would leave more in it than it holds, or nothing for ever."""
+        bucket = TokenBucket(1, capacity=3, clock=self.clock)
+        for wrong in (-1, float("nan")):
+            self.assertRaises(ConfigurationError, bucket.can_consume, wrong)
+        self.assertEqual(bucket.available(), 3)
+
     def test_fills_with_time(self) -> None:
         """At the rate, and up to the capacity (kombu AC6)."""
         bucket = TokenBucket(4, capacity=2, clock=self.clock)

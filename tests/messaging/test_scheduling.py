@@ -56,6 +56,16 @@ class FairCycleTests(unittest.TestCase):
         with self.assertRaises(LookupError):
             FairCycle(lambda resource, callback: None, [], (KeyError, ValueError)).get()
 
+    def test_closed_meanwhile(self) -> None:
+        """By what it asks."""
+
+        def get(resource: str, callback: Any) -> str:
+            cycle.close()
+            raise QueueEmpty(resource)
+
+        cycle: FairCycle[str, str] = FairCycle(get, ["a", "b"])
+        self.assertRaises(QueueEmpty, cycle.get)
+
     def test_other_errors(self) -> None:
         """They come through, and the next one has its turn (kombu AC7)."""
 

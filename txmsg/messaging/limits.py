@@ -48,7 +48,9 @@ class TokenBucket:
         self.timestamp = self._seconds()
 
     def can_consume(self, tokens: float = 1) -> bool:
-        """Take that many tokens, all or none; whether they were there."""
+        """Take that many tokens, all or none; whether they were there.  ConfigurationError for a negative number."""
+        if not tokens >= 0:  # NaN is none either
+            raise ConfigurationError(f"tokens is a number from 0, not {tokens!r}")
         if tokens > self.available() + _ROUNDING:
             return False
         self._tokens -= tokens

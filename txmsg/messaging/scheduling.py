@@ -43,6 +43,8 @@ class FairCycle(Generic[T, R]):
         """
         error: Exception | None = None
         for _ in range(len(self.resources)):
+            if not self.resources:
+                break  # `fun` has closed it
             resource = self._next()
             try:
                 return self.fun(resource, callback)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmsg.errors import PublishNacked, QueueEmpty, StaleDelivery
@@ -69,6 +70,8 @@ class SimpleQueue:
     #: x-overflow = reject-publish is full.
     Full: ClassVar[type[PublishNacked]] = PublishNacked
 
+    _log: ClassVar = Logger(namespace="txmsg.messaging.simple")
+
     #: What is used where the arguments say nothing.
     no_ack: bool = False
     queue_opts: Mapping[str, Any] = {}
@@ -100,7 +103,13 @@ class SimpleQueue:
             name = Queue(name, Exchange(name, **self.exchange_opts), name, **options)
         # Messages are settled here when they are given out: until then they are the broker's.
         self.consumer: Consumer = _Fetcher(
-            channel, [name], no_ack=False, auto_declare=False, accept=accept, prefetch_count=prefetch_count
+            channel,
+            [name],
+            no_ack=False,
+            auto_declare=False,
+            accept=accept,
+            prefetch_count=prefetch_count,
+            on_cancel=self._deleted,
         )
         (self.queue,) = self.consumer.queues
         assert self.consumer.channel is not None
@@ -280,7 +289,17 @@ class SimpleQueue:
 
         The channel stays open.  Who waits in `get` is told (ConsumerCancelled).  A later call begins again.
         """
-        return self.consumer.close()
+        return self.consumer.close().addBoth(self._declare_again)
+
+    def _declare_again(self, outcome: Any = None) -> Any:
+        """With its last consumer a queue may go, and with its last queue an exchange."""
+        self._declared_on = None
+        return outcome
+
+    def _deleted(self, queue: Queue, reason: BaseException) -> None:
+        """By somebody else: those who wait are told, and who comes next declares it again."""
+        self._log.warn("{queue!r} was deleted: {reason}", queue=self, reason=reason)
+        self._declare_again()
 
     async def __aenter__(self) -> Self:
         """Nothing is opened; leaving the block closes it."""
@@ -303,7 +322,7 @@ class SimpleQueue:
         return present is not None and present is self._declared_on
 
     async def _declare(self) -> None:
-        await self.channel.open()
+        await self.channel.when_usable()
         present = self.channel.transport_channel
         await maybe_declare(self.queue, self.channel)
         self._declared_on = present

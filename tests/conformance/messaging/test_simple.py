@@ -259,6 +259,31 @@ class SimpleCases(MessagingCase):
         self.assertEqual(await again.qsize(), 0)
         await again.channel.queue_delete(buffer.queue.name)
 
+    async def test_buffer_after_close(self) -> None:
+        """Its queue has gone with its last user, and its exchange: a later call makes both again (kombu M4, M9)."""
+        buffer = SimpleBuffer(self.connection(), self.name("buffer"))
+        for number in range(2):
+            await buffer.put(number)
+            self.assertEqual((await buffer.get(timeout=10)).payload, number)
+            await buffer.close()
+
+    async def test_somebody_deletes_the_queue(self) -> None:
+        """kombu (b) 6, R25: what was declared is declared again, and used."""
+        queue = self.simple()
+        await queue.put(0)
+        (await queue.get(timeout=10)).ack()
+        waiting = queue.get()
+        await (await self.connection().channel()).queue_delete(queue.queue.name)
+        if not self.recovers:
+            await self.failure(waiting, ConsumerCancelled)
+            waiting = queue.get()
+        for _ in range(200):
+            await queue.put(1)
+            await self.pause(0.02)
+            if waiting.called:
+                break
+        self.assertEqual((await waiting).payload, 1)
+
 
 class SimpleOverMemory(OverMemory, SimpleCases):
     """Over memory://."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.messaging.over_memory import MemoryCase
-from txmsg.errors import PoolClosed, PoolError
+from txmsg.errors import ConfigurationError, PoolClosed, PoolError
 from txmsg.messaging import Connection, pools
 from txmsg.messaging.pools import ConnectionPool, Connections, PoolGroup, ProducerPool, Producers, Resource
 
@@ -134,6 +134,14 @@ class LimitTests(GroupCase):
         self.done(connection.release())
         pools.set_limit(5)
         self.assertEqual((pool.limit, pool.idle), (5, 1))
+
+    def test_what_is_no_limit(self) -> None:
+        """Nothing changes."""
+        wrong: Any
+        for wrong in (-1, True, "5"):
+            self.assertRaises(ConfigurationError, pools.set_limit, wrong)
+            self.assertRaises(ConfigurationError, Connections, wrong)
+        self.assertEqual(pools.get_limit(), pools.DEFAULT_LIMIT)
 
     def test_lower_while_in_use(self) -> None:
         """Raises, and nothing has changed; unless it is forced (kombu L18)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.messaging.pools.things import PoolCase, Thing, Things
@@ -91,6 +93,28 @@ class MakingTests(PoolCase):
         self.clock.advance(0.1)
         self.failureResultOf(acquiring, OperationTimeout)
         self.assertEqual(self.state(), (2, 0, 0))
+
+    def test_what_cannot_be_looked_at(self) -> None:
+        """kombu L7: it is thrown away, and another one is made."""
+        pool = Things(2)
+        first = self.successResultOf(pool.acquire())
+        pool.release(first)
+        with mock.patch.object(pool, "is_usable", lambda resource: 1 / 0):
+            second = self.successResultOf(pool.acquire())
+        self.assertEqual((second is first, first.closings, pool.in_use), (False, 1, 1))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_made_by_a_coroutine(self) -> None:
+        """kombu L7: hooks may be coroutines."""
+
+        class Slow(Things):
+            async def create(self) -> Thing:  # type: ignore[override]
+                return self.another()
+
+            async def prepare(self, resource: Thing) -> Thing:  # type: ignore[override]
+                return resource
+
+        self.assertEqual(self.successResultOf(Slow(1).acquire()).number, 0)
 
     def test_failed_release(self) -> None:
         """What cannot be released is thrown away, and the place is free (kombu L7)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any
+from unittest import mock
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
@@ -339,6 +340,14 @@ class StopTests(MixinCase):
         self.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_while_it_begins_to_consume(self) -> None:
+        """R30: nobody waits for a broker that does not answer."""
+        worker = Worker(self.connection)
+        with mock.patch.object(Consumer, "consume", lambda consumer: Deferred()):
+            self.start(worker)
+            self.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_during_an_outage(self) -> None:
         """R30: on a connection that would come back."""
         connection = ScriptedRecovering()
@@ -385,6 +394,30 @@ class ServiceTests(MixinCase):
             self.turn()
             self.successResultOf(stopping)
             self.assertIsNone(self.successResultOf(finished))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped_and_started_at_once(self) -> None:
+        """What ran ends, with its handlers, and then it runs again."""
+        worker = Worker(self.connection)
+        worker.is_slow = True
+        worker.startService()
+        self.turn()
+        self.send("work", b"1")
+        stopping = worker.stopService()
+        worker.startService()
+        self.turn(2)
+        self.assertNoResult(stopping)
+        worker.results[0].callback(None)
+        self.turn(2)
+        self.assertIsNone(self.successResultOf(stopping))
+        self.send("work", b"2")
+        self.assertEqual(worker.bodies, [1, 2])
+        stopping = worker.stopService()
+        worker.startService()
+        worker.stopService()
+        worker.results[1].callback(None)
+        self.turn(2)
+        self.assertIsNone(self.successResultOf(stopping))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_an_end_that_nobody_asked_for(self) -> None:

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from txmsg.messaging.pools.connections import ConnectionPool
 from txmsg.messaging.pools.producers import ProducerPool
+from txmsg.messaging.pools.resource import checked_limit
 
 if TYPE_CHECKING:
     from txmsg.messaging.connection.connection import Connection
@@ -85,7 +86,7 @@ class PoolGroup(Mapping[Any, PoolT]):
     """
 
     def __init__(self, limit: Limit = None) -> None:
-        self._limit = limit
+        self._limit = limit if isinstance(limit, _UseGlobalLimit) else checked_limit(limit)
         self._pools: dict[Hashable, PoolT] = {}
 
     def create(self, resource: Any, limit: int | None) -> PoolT:
@@ -229,6 +230,7 @@ def set_limit(
         released.  Without one of them PoolError is raised if any pool has something in use, and nothing changes.
     reset_after: bool -- close everything, also what is in use, and start again.
     """
+    checked_limit(limit)
     followers = [pool for group in _groups if group.follows_global_limit for pool in group.values()]
     # Producers have the limit of their connections.
     pools = [pool for pool in followers if not isinstance(pool, ProducerPool) and not pool.is_closed]

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from txmsg.errors import ConfigurationError, LimitExceeded, OperationTimeout, PoolClosed, PoolError
 from txmsg.messaging.pools.acquiring import Acquiring, Loan
 
-__all__ = ["Resource"]
+__all__ = ["Resource", "checked_limit"]
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Resource(Generic[T]):
     kind: ClassVar[str] = "resources"
 
     def __init__(self, limit: int | None = None, *, reactor: Any = None) -> None:
-        self._limit = _checked(limit)
+        self._limit = checked_limit(limit)
         self._reactor = reactor
         self._idle: list[T] = []
         self._lent: dict[int, Loan[T]] = {}
@@ -74,7 +74,7 @@ class Resource(Generic[T]):
     def setup(self) -> None:
         """Called when the pool is made, and after a `resize` with `reset`; does nothing by default."""
 
-    def create(self) -> T | Deferred[T]:
+    def create(self) -> T | Deferred[T] | Coroutine[Any, Any, T]:
         """A new resource, now or later."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it is a pool of")
 
@@ -82,7 +82,7 @@ class Resource(Generic[T]):
         """Whether an idle resource can be lent again; True by default.  One that is not is thrown away."""
         return True
 
-    def prepare(self, resource: T) -> T | Deferred[T]:
+    def prepare(self, resource: T) -> T | Deferred[T] | Coroutine[Any, Any, T]:
         """Called with a resource each time before it is lent; what it returns is lent, by default the same."""
         return resource
 
@@ -194,7 +194,6 @@ class Resource(Generic[T]):
             away (None or 0), is always fine.
         reset: bool -- close everything, also what is in use, and start again; who waits goes on waiting.
         """
-        limit = _checked(limit)
         self.check_resize(limit, force or ignore_errors or reset)
         self._limit = limit
         closing = []
@@ -213,6 +212,7 @@ class Resource(Generic[T]):
 
     def check_resize(self, limit: int | None, force: bool = False) -> None:
         """Raise what :meth:`resize` would raise: PoolError when the limit shrinks while resources are in use."""
+        limit = checked_limit(limit)
         if self._closed:
             raise PoolClosed(f"the pool of {self.kind} is closed")
         shrinks = bool(limit) and (not self._limit or cast("int", limit) < self._limit)
@@ -276,8 +276,11 @@ class Resource(Generic[T]):
     def _take_idle(self) -> T | None:
         while self._idle:
             resource = self._idle.pop()
-            if self.is_usable(resource):
-                return resource
+            try:
+                if self.is_usable(resource):
+                    return resource
+            except Exception:
+                self._log.failure("{pool!r} throws away a resource that cannot be looked at", pool=self)
             self._discard(resource)
         return None
 
@@ -381,14 +384,15 @@ class Resource(Generic[T]):
         return _all([self._close(resource) for resource in [*idle, *(loan.resource for loan in lent)]])
 
 
-def _checked(limit: int | None) -> int | None:
+def checked_limit(limit: int | None) -> int | None:
+    """The limit of a pool; ConfigurationError for what is none."""
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise ConfigurationError(f"the limit of a pool is a number of resources, or None, not {limit!r}")
     return limit
 
 
-async def _value(value: T | Deferred[T]) -> T:
-    return await value if isinstance(value, Deferred) else value
+async def _value(value: T | Deferred[T] | Coroutine[Any, Any, T]) -> T:
+    return await value if isinstance(value, Deferred | Coroutine) else value
 
 
 async def _called(how: Any, resource: Any) -> None:

@@ -182,7 +182,7 @@ class ConsumerMixin(Service):
             self._watch = watch
             watch.begin(consumers)
             for consumer in consumers:
-                await consumer.consume()
+                await self._or_stop(consumer.consume())
             yield connection, channel, consumers
         finally:
             watch.end()
@@ -314,10 +314,10 @@ class ConsumerMixin(Service):
         self._is_running = False
         self._run_task = None
         failed = isinstance(outcome, Failure) and not (outcome.check(CancelledError) and self.should_stop)
-        self._outcome = outcome.value if failed and isinstance(outcome, Failure) else None
+        ended = self._outcome = outcome.value if failed and isinstance(outcome, Failure) else None
         waiters, self._finished = self._finished, ()
         for waiter in waiters:
-            waiter.callback(self._outcome)
+            waiter.callback(ended)
         if failed:
             caller.errback(outcome)
         else:
@@ -356,6 +356,15 @@ class ConsumerMixin(Service):
     def startService(self) -> None:
         """Run; an end that nobody asked for is in the log."""
         super().startService()  # type: ignore[no-untyped-call]
+        if self._is_running and self.should_stop:
+            # Stopped and started in one breath: what runs ends first.
+            self.when_finished().addCallback(lambda _: self._start())
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        if not self.running:
+            return  # stopped again meanwhile
         self._should_stop = False
         self.run().addErrback(lambda failure: _log.failure("the worker has ended", failure=failure))
 
