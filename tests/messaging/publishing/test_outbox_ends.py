@@ -20,6 +20,7 @@ from txmsg.errors import (
     PublishUnconfirmed,
     TxmsgError,
 )
+from txmsg.messaging import Queue
 from txmsg.messaging.publishing.producer import Producer
 
 
@@ -34,6 +35,24 @@ class EndTests(RetryCase):
         error = self.failureResultOf(published, NotSent).value
         self.assertIsInstance(error.cause, ConnectFailed)
         self.assertEqual(self.waits(), [1, 1, 0.5])
+        self.assert_nothing_is_left()
+
+    def test_the_channel_goes_while_something_is_declared(self) -> None:
+        """R2, R8: NotSent, or it is tried again: on the channel that there is then."""
+        for retry in (False, True):
+            with self.subTest(retry=retry):
+                held: Deferred[Any] = Deferred()
+                self.transport.declares.append(held)
+                published = self.publish(1, declare=[Queue(f"work-{retry}")], retry=retry)
+                self.successResultOf(self.on.switch("scripted://b"))
+                held.callback(None)
+                if not retry:
+                    self.failureResultOf(published, NotSent)
+                else:
+                    self.assertNoResult(published)
+                    self.clock.advance(1)
+                    self.successResultOf(published)
+        self.assertEqual(self.transport.bodies(), ["1"])
         self.assert_nothing_is_left()
 
     def test_a_limit_while_connecting(self) -> None:

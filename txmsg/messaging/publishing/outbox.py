@@ -264,9 +264,13 @@ class Outbox:
         if self._work is not work:
             return
         self._work = None
-        self._last_error = None
-        if not head.is_done and self._head() is head:
-            self._send(head)
+        if self._owner.channel.transport_channel is None:
+            # It went while something was declared, or the connection was pointed elsewhere meanwhile.
+            self._attempt_failed(NotSent("the channel was lost before the message could be sent"))
+        else:
+            self._last_error = None
+            if not head.is_done and self._head() is head:
+                self._send(head)
         self._advance()
 
     def _not_prepared(self, failure: Failure, work: Deferred[Any], head: Publication) -> None:
