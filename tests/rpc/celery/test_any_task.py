@@ -23,6 +23,9 @@ SIGNATURES = st.builds(
     st.booleans(),
 )
 MANY = st.lists(SIGNATURES, max_size=2).map(tuple)
+TIMES = st.tuples(st.datetimes(datetime(1000, 1, 1), datetime(9000, 1, 1)), ZONES).map(
+    lambda both: both[0].replace(tzinfo=both[1])
+)
 SECONDS = st.none() | st.integers(1, 10**6) | st.floats(0.001, 1e6)
 
 
@@ -37,8 +40,8 @@ SECONDS = st.none() | st.integers(1, 10**6) | st.floats(0.001, 1e6)
             "task_id": NAMES,
             "correlation_id": NAMES,
             "reply_to": NAMES,
-            "eta": st.datetimes(datetime(1000, 1, 1), datetime(9000, 1, 1), timezones=ZONES),
-            "expires": st.datetimes(datetime(1000, 1, 1), datetime(9000, 1, 1), timezones=ZONES),
+            "eta": TIMES,
+            "expires": TIMES,
             "priority": st.integers(0, 255),
             "retries": st.integers(0, 1000),
             "time_limit": SECONDS,

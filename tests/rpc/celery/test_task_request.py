@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from txmsg.errors import SerializerNotInstalled
+from txmsg.messaging import serializers
 from txmsg.rpc.celery import BadTask, Embed, Signature, TaskRequest, build_retry, build_task, parse_task
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -264,6 +265,13 @@ class TestBad:
         """celery N-09."""
         for verdict in (bad([[], kwargs, None]), bad({"task": "t", "id": "i", "kwargs": kwargs}, {})):
             assert (verdict.rejected, verdict.is_answered, verdict.exc_type) == (False, True, "TypeError")
+
+    def test_keys_of_kwargs(self) -> None:
+        """celery N-09: msgpack has keys that are no texts."""
+        body = serializers.dumps([[], {b"a": 2}, None], "msgpack").body
+        found = parse_task(*message(body, content_type="application/x-msgpack"), accept=["msgpack"])
+        assert isinstance(found, BadTask)
+        assert (found.rejected, found.is_answered, found.exc_type) == (False, True, "TypeError")
 
     @pytest.mark.parametrize("embed", [5, "text", [1], {"chain": 5}, {"callbacks": [None]}])
     def test_embed(self, embed: Any) -> None:
