@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -178,6 +180,23 @@ class RevivalTests(ScriptedConnectionCase):
         self.assertEqual(len(self.transport.made[0].channels), 1)
         self.successResultOf(channel.publish("", "q", b""))
         self.assertEqual(len(self.transport.made[0].channels), 2)
+
+    def test_nothing_keeps_it(self) -> None:
+        """R31: one that the broker closed and that is not used again goes; one that is used is closed in the end."""
+        connection = self.connection()
+        gone = []
+        for _ in range(3):
+            channel = self.successResultOf(connection.channel())
+            self.failureResultOf(channel.queue_declare("none", passive=True), NotFound)
+            gone.append(weakref.ref(channel))
+        self.successResultOf(channel.queue_declare("q"))
+        used = channel
+        del channel
+        self.flushLoggedErrors()
+        gc.collect()
+        self.assertEqual([each() for each in gone], [None, None, used])
+        self.successResultOf(connection.close())
+        self.assertIsNone(used.transport_channel)
 
     def test_connection_lost(self) -> None:
         """kombu B23: it connects again, with the waits of ensure_connection, and then revives."""

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from tests.messaging.connection.scripted_transport import ScriptedConnectionCase
 from txmsg.amqp import TLSOptions
-from txmsg.errors import ConfigurationError, ConnectFailed, ConnectionLost, NotImplementedByPeer
+from txmsg.errors import ConfigurationError, NotImplementedByPeer
 from txmsg.messaging import Channel, Connection, channel_errors, connection_errors
 from txmsg.messaging.connection.connection import BrokerConnection
 from txmsg.messaging.connection.failures import recoverable_channel_errors, recoverable_connection_errors
@@ -27,13 +27,22 @@ class FormsTests(ScriptedConnectionCase):
         return (connection.userid, connection.password, connection.host, connection.virtual_host)
 
     def test_url_and_keywords(self) -> None:
-        """kombu A9, A10: both forms are the same; without anything it is the amqp broker on this machine (A15)."""
+        """kombu A9, A10, A15: both forms are the same; without anything it is the amqp broker on this machine."""
         url = Connection("amqp://me:secret@broker:5673/vhost")
         keywords = Connection("broker", "me", "secret", "vhost", 5673)
         self.assertEqual(self.attributes(url), ("me", "secret", "broker:5673", "vhost"))
         self.assertEqual(self.attributes(keywords), self.attributes(url))
         self.assertEqual(self.attributes(Connection()), (None, None, "localhost:5672", "/"))
         self.assertEqual(Connection().connect_timeout, 5.0)
+
+    def test_defaults_are_the_transport_s(self) -> None:
+        """kombu A15: guest, localhost and a port are amqp's; another transport has none of them, or its own."""
+        for connection in (Connection("memory://"), Connection(self.transport.url)):
+            info = connection.info()
+            self.assertEqual([info[key] for key in ("userid", "password", "port")], [None] * 3)
+            self.assertEqual((connection.userid, connection.password), (None, None))
+            self.assertNotIn("guest", connection.as_uri(include_password=True))
+        self.assertEqual(Connection().as_uri(include_password=True), "amqp://guest:guest@localhost:5672/%2F")
 
     def test_url_wins(self) -> None:
         """kombu A10: what the URL does not say comes from the keywords, and only that."""
@@ -461,39 +470,3 @@ class CapabilityTests(ScriptedConnectionCase):
         self.assertRaises(NotImplementedByPeer, getattr, connection, "manager")
         self.transport.made[0].manager = "the manager"  # type: ignore[attr-defined]
         self.assertEqual((connection.manager, connection.get_manager()), ("the manager", "the manager"))
-
-
-class ShortcutTests(ScriptedConnectionCase):
-    """What is made from a connection in one call."""
-
-    def test_ensure(self) -> None:
-        """kombu B1, B6, B17: the methods are those of txmsg.messaging.retrying.ensuring, for this connection."""
-        connection = self.connection(ConnectFailed("no"))
-        waits: list[float] = []
-        connecting = connection.ensure_connection(lambda error, wait: waits.append(wait), interval_start=3)
-        self.clock.advance(3)
-        self.assertIs(self.successResultOf(connecting), connection)
-        self.assertEqual(waits, [3.0])
-        outcomes: list[Any] = [ConnectionLost(), "done"]
-
-        def work(channel: Channel | None = None) -> Any:
-            outcome = outcomes.pop(0)
-            if isinstance(outcome, BaseException):
-                raise outcome
-            return outcome
-
-        done = connection.ensure(connection, work)()
-        self.clock.advance(1)
-        self.assertEqual(self.successResultOf(done), "done")
-        outcomes[:] = ["done"]
-        result, channel = self.successResultOf(connection.autoretry(work)())
-        self.assertEqual((result, channel.is_open), ("done", True))
-
-    def test_made(self) -> None:
-        """kombu A42: each is on the connection, or on the channel that is given."""
-        connection = self.connection()
-        channel = self.successResultOf(connection.channel())
-        self.assertIs(connection.Producer(channel).channel, channel)
-        self.assertIs(connection.Producer().channel, connection.default_channel)
-        self.assertIs(connection.Consumer(None, channel).channel, channel)
-        self.assertIs(connection.Consumer([]).channel, connection.default_channel)

@@ -144,6 +144,8 @@ class Channel:
         self.transport_channel = None
         self.no_ack_consumers.clear()
         _log.debug("channel {number} was lost: {reason}", number=self.number, reason=str(reason))
+        if not self._members:
+            self.connection.forget_channel(self)  # until it is used again, which it may never be
         self._begin_revival()
 
     # -- members -----------------------------------------------------------------------------------

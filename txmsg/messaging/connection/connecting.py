@@ -356,6 +356,10 @@ class ConnectionLife:
         if channel is self._default_channel:
             self._default_channel = None
 
+    def forget_channel(self, channel: Channel) -> None:
+        """For a channel that was lost with nothing on it: there is nothing to end."""
+        self._channels.pop(channel, None)
+
     def next_channel_number(self) -> int:
         """For a channel: its number."""
         self._channels_made += 1
