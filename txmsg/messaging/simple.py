@@ -20,6 +20,7 @@ from txmsg.errors import PublishNacked, QueueEmpty, StaleDelivery
 from txmsg.messaging.connection.sharing import SharedAttempt
 from txmsg.messaging.consuming.consumer import Consumer
 from txmsg.messaging.consuming.message import NO_ACK, Message
+from txmsg.messaging.consuming.subscribing import in_any_case
 from txmsg.messaging.entities import Exchange, Queue, maybe_declare
 from txmsg.messaging.publishing.producer import Producer
 from txmsg.messaging.serialization import Accept
@@ -155,8 +156,7 @@ class SimpleQueue:
         while True:
             if not self.consumer.is_consuming:
                 # Who gives up takes nothing from the others, nor from who comes next: so the start is not given up.
-                self._starting.join().addErrback(lambda failure: None)
-                await self._starting.join()
+                await in_any_case(self._starting.join())
             message = await self._stream.get()
             if self._give_out(message):
                 return message
