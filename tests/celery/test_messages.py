@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import amqp.serialization
 import celery
 import celery.app.trace
 import celery.canvas
@@ -41,6 +42,7 @@ from txmsg.rpc.celery import (
     read_signature,
     task_from_signature,
 )
+from txmsg.wire.tables import decode_table, encode_table
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, 5, tzinfo=UTC)
 VALUES = [1, "ä", None, 1.5, NOW, date(2026, 11, 21), Decimal("1.10"), UUID(int=7), b"text", b"\xff", {"a": [True]}]
@@ -346,3 +348,22 @@ def test_answers_to_bad_tasks_are_read_by_a_client(body: bytes, headers: dict[st
     assert type(meta["result"]).__name__ == kind
     assert type(meta["result"]).__module__ in ("builtins", "celery.exceptions", "kombu.exceptions")
     assert hasattr(__import__(type(meta["result"]).__module__, fromlist=["x"]), kind)
+
+
+def read_table(octets: bytes) -> dict[str, Any]:
+    return decode_table(octets, 0, len(octets))[0]
+
+
+def test_types_of_headers() -> None:
+    """celery E-20: py-amqp and we write the same table, with types that both read alike; never `s`."""
+    headers = dict(build_task("messages.add", retries=3, headers={"big": 2**40, "x": [1.5, None]}).headers)
+    octets = encode_table(headers)
+    assert amqp.serialization.loads("F", octets, 0)[0] == [headers]
+    assert read_table(amqp.serialization.dumps("F", [headers])) == headers
+    for kind, value in ((b"V", b""), (b"I", b"\0\0\0\3"), (b"A", b"\0\0\0\2VV"), (b"F", b"\0\0\0\0")):
+        names = {b"V": "eta", b"I": "retries", b"A": "timelimit", b"F": "stamps"}
+        name = names[kind].encode()
+        assert bytes([len(name)]) + name + kind + value in octets
+    for kind in (b"l", b"L"):
+        table = b"\1n" + kind + (-5).to_bytes(8, "big", signed=True)
+        assert read_table(len(table).to_bytes(4, "big") + table) == {"n": -5}
