@@ -80,7 +80,7 @@ class WaitingTest(SiteTestCase):
         self.assertEqual((publisher.outstanding, list(self.site.connection.topology)), (0, []))
 
     def test_call_under_way_is_repeated(self) -> None:
-        """The connection goes before the reply: what may be done twice goes out again."""
+        """kombu B23; The connection goes before the reply: what may be done twice goes out again."""
         calls: list[Deferred[Any]] = [
             self.channel.exchange_declare("x"),
             self.channel.queue_declare("jobs"),
@@ -104,7 +104,7 @@ class WaitingTest(SiteTestCase):
         self.assertEqual(self.site.subscribed(), ["jobs"])
 
     def test_call_that_must_not_be_repeated_fails_with_the_loss(self) -> None:
-        """It is unknown whether the broker has done it."""
+        """kombu B23; It is unknown whether the broker has done it."""
         self.site.result(self.channel.queue_declare("jobs"))
         calls: list[Deferred[Any]] = [
             self.channel.basic_get("jobs"),
@@ -452,7 +452,7 @@ class PublishingTest(SiteTestCase):
         self.assertEqual(self.site.broker.queue("jobs").bodies, [b"waits"])
 
     def test_unconfirmed_at_the_loss(self) -> None:
-        """Nobody knows: PublishUnconfirmed, and it is not sent again."""
+        """kombu B23; Nobody knows: PublishUnconfirmed, and it is not sent again."""
         channel = self.site.channel(confirm=True)
         self.site.result(channel.queue_declare("jobs", durable=True))
         publishing = channel.basic_publish("", "jobs", b"x", wait=True)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.messaging.entities.recording import RecordingChannel, RecordingConnection
 from tests.messaging.over_memory import MemoryCase
 from txmsg.errors import ConfigurationError, NotBoundError, PreconditionFailed
-from txmsg.messaging import Consumer
+from txmsg.messaging import Consumer, is_recoverable
 from txmsg.messaging.entities import DeclarationCache, Exchange, Queue, binding, maybe_declare
 
 
@@ -267,10 +267,23 @@ class CacheTests(SynchronousTestCase):
 
 
 class ChangedTests(MemoryCase):
-    """kombu O2, (b) 6: what is not as it was declared any more is declared again."""
+    """kombu O2: what is not as it was declared any more is declared again."""
 
     def declared(self, entity: Any) -> bool:
         return self.done(maybe_declare(entity, self.connection))
+
+    def test_on_a_channel_that_is_gone(self) -> None:
+        """kombu B21, O2: with its connection, it comes back; where nothing does, the error is one of connections."""
+        queue = Queue("q")
+        self.assertTrue(self.declared(queue))
+        below = self.channel.transport_channel
+        self.cut()
+        self.assertTrue(self.done(maybe_declare(queue, self.channel)))
+        assert below is not None
+        error = self.failureResultOf(maybe_declare(Queue("r"), below)).value
+        self.assertIsInstance(error, self.connection.connection_errors)
+        self.assertTrue(is_recoverable(error))
+        self.assertNotIsInstance(error, self.connection.channel_errors)
 
     def test_deleted(self) -> None:
         """By the entity, or on the channel by name."""
