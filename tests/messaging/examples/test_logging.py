@@ -8,7 +8,7 @@ import sys
 
 PROGRAM = """
 from twisted.internet.task import react
-from txmsg.errors import NotFound
+from txmsg.errors import ConnectFailed, NotFound
 from txmsg.messaging import Connection, Queue
 
 
@@ -18,6 +18,10 @@ async def main(reactor):
             await Queue("missing")(connection).queue_declare(passive=True)
         except NotFound as error:
             print(error.reply_code)
+    try:
+        await Connection("amqp://user:S3CRET@127.0.0.1:1//", reactor=reactor).connect()
+    except ConnectFailed:
+        print("nobody there")
 
 
 react(main)
@@ -34,6 +38,8 @@ def test_log_debug() -> None:
         timeout=30,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "404\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "404\nnobody there\n"), done.stderr
     assert "queue_declare" in done.stderr
     assert "missing" in done.stderr
+    assert "127.0.0.1:1" in done.stderr
+    assert "S3CRET" not in done.stderr
