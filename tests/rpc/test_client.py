@@ -15,13 +15,14 @@ from txmsg.errors import (
     ConsumerCancelled,
     EncodeError,
     NoResponder,
+    NotFound,
     Overloaded,
     RemoteError,
     RPCTimeout,
     SerializerNotInstalled,
 )
 from txmsg.messaging import Connection
-from txmsg.rpc import ReplyCounts, RPCClient
+from txmsg.rpc import ReplyCounts, RPCClient, reply_channel
 
 NOW = 1_000_000.0
 
@@ -343,6 +344,18 @@ class OpeningTests(ClientCase):
         self.done(client.close())
         self.assertFalse(client.connection.connected)
         self.assertIsInstance(client.connection, Connection)
+
+    def test_a_broker_without_direct_replies(self) -> None:
+        """A queue of the client's own, or, where direct replies were asked for, what the broker says."""
+        self.patch(reply_channel, "DIRECT_REPLY_TO", "what the broker does not know")
+        self.client = self.make()
+        call = self.call()
+        self.assertTrue(self.client.reply_to.startswith("amq.gen-"))
+        self.answer(self.requests[0], {"result": 1})
+        self.assertEqual(self.successResultOf(call), 1)
+        self.client = self.make(reply="direct")
+        self.failureResultOf(self.call(), NotFound)
+        self.failureResultOf(self.client.open(), NotFound)
 
     def test_as_a_context(self) -> None:
         """`async with`."""

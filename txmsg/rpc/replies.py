@@ -89,7 +89,9 @@ class ReplySender:
         if self._is_closed or (self._channel is not None and self._channel.is_open):
             channel.close()
             return
-        self._channel = channel
+        old, self._channel = self._channel, channel
+        if old is not None:
+            old.close().addErrback(lambda failure: None)  # so that it does not come back by itself
 
     def _open_over(self, outcome: object) -> None:
         self._opening = None

@@ -109,11 +109,9 @@ class ReplyChannel:
         self.reason = reason
         self._on_end(self, reason)
 
-    def close(self) -> Deferred[None] | None:
-        """Close it; nobody is told."""
+    def close(self) -> Deferred[None]:
+        """Close it; nobody is told.  Also one that is not open: it must not come back."""
         self._is_over = True
-        if not self.channel.is_open:
-            return None
         return self.channel.close().addErrback(_not_closed)
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from txmsg.errors import (
     RPCTimeout,
 )
 from txmsg.messaging import Queue
-from txmsg.rpc import ReplyCounts, RPCClient, RPCServer
+from txmsg.rpc import ReplyCounts, RPCClient, RPCServer, replies, reply_channel
 
 
 class RPCCase(MessagingCase):
@@ -207,6 +207,28 @@ class RPCOverMemory(OverMemory, RPCCases):
 
 class RPCOverBroker(OverBroker, RPCCases):
     """Our own broker."""
+
+
+class WithoutPlainChannels(OverBroker, RPCCases):
+    """Our own broker, over channels with confirms that come back by themselves: what another transport may have."""
+
+    def setUp(self) -> Any:
+        """No plain channels."""
+
+        def channel(connection: Any, on_return: Any = None) -> Any:
+            return connection.channel()
+
+        self.patch(reply_channel, "open_plain_channel", channel)
+        self.patch(replies, "open_plain_channel", channel)
+        return super().setUp()
+
+    async def test_the_channel_is_closed(self) -> None:
+        """It is open again before anybody knows, and the publish says what was wrong."""
+        await self.serve()
+        client = self.client(exchange="rpc.missing")
+        await self.failure(client.call(self.queue, "add", 1, 2), ChannelClosed)
+        client.exchange = ""
+        self.assertEqual(await self.answered(client, 1, 2), 3)
 
 
 class RPCOverRabbitMQ(OverRabbitMQ, RPCCases):
