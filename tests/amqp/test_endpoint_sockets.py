@@ -212,7 +212,7 @@ class SocketTests(ScriptedTestCase):
             await self.refused(connecting, CancelledError)
 
     async def test_tcp_options(self) -> None:
-        """B-16: they are on the socket, also below TLS; what cannot be set does not cost the connection."""
+        """kombu B26; B-16: they are on the socket, also below TLS; what cannot be set does not cost the connection."""
         server = self.serve(accept)
         options = {"TCP_KEEPIDLE": 31, "TCP_KEEPINTVL": 7, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 4321}
         protocol = await self.opened(connect(ConnectionParameters(port=server.port, tcp_options=options)))

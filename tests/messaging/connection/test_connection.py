@@ -437,13 +437,13 @@ class CapabilityTests(ScriptedConnectionCase):
     """Questions about the transport."""
 
     def test_flags(self) -> None:
-        """kombu A28, A29, A39."""
+        """kombu A28, A29, A39, C10."""
         connection = self.connection()
         self.assertEqual((connection.is_evented, connection.supports_heartbeats), (True, True))
         self.assertFalse(connection.qos_semantics_matches_spec)
 
     def test_heartbeat(self) -> None:
-        """kombu A25 to A27, A45: nothing needs to be called, and what was agreed on is 0 without a connection."""
+        """kombu A25 to A27, A45, C10: nothing needs to be called, and what was agreed on is 0 without a connection."""
         connection = self.connection(heartbeat=10)
         self.assertEqual((connection.heartbeat, connection.get_heartbeat_interval()), (10.0, 0))
         connection.heartbeat_check()

@@ -219,7 +219,7 @@ class SettlingTests(unittest.TestCase):
         self.assertTrue(two.acknowledged)
 
     def test_no_ack(self) -> None:
-        """kombu I12: ack is a silent no-op; what cannot be done any more says so."""
+        """kombu D35, I12: ack is a silent no-op; what cannot be done any more says so."""
         one = message(no_ack=True)
         one.ack()
         one.ack()
@@ -250,7 +250,7 @@ class ShapeTests(unittest.TestCase):
     """kombu I1, I10, I14, I17."""
 
     def test_what_came(self) -> None:
-        """kombu I10: properties, headers, and where it came from."""
+        """kombu D33, I10: properties, headers, and where it came from."""
         one = message(b"{}", {**JSON, "headers": {"h": 1}, "correlation_id": "c"})
         self.assertEqual((one.content_type, one.content_encoding), ("application/json", "utf-8"))
         self.assertEqual((one.headers, one.properties["correlation_id"]), ({"h": 1}, "c"))

@@ -242,7 +242,7 @@ class EndTests(SubscribingCase):
         self.assertEqual(self.bodies(), [b"1", b"2"])
 
     def test_cancel_with_messages_on_their_way(self) -> None:
-        """kombu H28: nothing blows up, nothing is lost."""
+        """kombu H28, W36: nothing blows up, nothing is lost."""
         consumer = self.done(self.consumer(Queue("q")).consume())
         for body in (b"1", b"2"):
             self.successResultOf(self.channel.publish("", "q", body))

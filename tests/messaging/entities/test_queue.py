@@ -73,7 +73,7 @@ class FieldTests(SynchronousTestCase):
         self.assertFalse(Queue("q").auto_delete)
 
     def test_units(self) -> None:
-        """kombu F6 to F9: seconds become integer milliseconds, counts stay; None is left out and 0 is not."""
+        """kombu D34, F6 to F9: seconds become integer milliseconds, counts stay; None is left out and 0 is not."""
         full = Queue("q", expires=1.001, message_ttl=0.5, max_length=10, max_length_bytes=2048, max_priority=9)
         self.assertEqual(
             full.arguments,
