@@ -5,10 +5,11 @@ Its octets and its properties are made once; each copy is the same (R7).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from txmsg.errors import NotSent, OperationalError, PublishNacked, PublishUnconfirmed
+from txmsg.errors import ChannelClosed, NotSent, OperationalError, PublishNacked, PublishUnconfirmed
 from txmsg.messaging.retrying.ensuring import is_worth_retrying
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from txmsg.messaging.retrying.retrying import RetryIntervals
 
 __all__ = ["Publication"]
+
+#: Which exchange is meant in "no exchange 'orders' in vhost '/'", "access to exchange 'amq.default' in vhost ...".
+_EXCHANGE: Final = re.compile(r"\bexchange '(.*?)' in vhost ")
 
 #: What a publication weighs besides its body, in octets: about what its objects take.
 _OVERHEAD: Final = 1000
@@ -104,11 +108,26 @@ class Publication:
         self.failures += 1
         if was_sent and not isinstance(error, (NotSent, PublishNacked)):
             self.unknown = error
-        return self.intervals is not None and is_worth_retrying(error) and self.intervals.allows(self.failures)
+        return self.intervals is not None and self._is_worth_it(error) and self.intervals.allows(self.failures)
+
+    def _is_worth_it(self, error: BaseException) -> bool:
+        return is_worth_retrying(error) or self._is_bystander(error)
+
+    def _is_bystander(self, error: BaseException) -> bool:
+        """Whether the broker has closed the channel for the sake of something else than this message.
+
+        It names the method (AMQP 0-9-1 section 1.5.2.5), and RabbitMQ the exchange, in the text of a 403 and a 404.
+        """
+        if not isinstance(error, ChannelClosed) or error.initiator != "server" or not error.method_name:
+            return False
+        if error.method_name != "basic.publish":
+            return True
+        named = _EXCHANGE.search(error.reply_text)
+        return named is not None and named[1] != (self.exchange or "amq.default")
 
     def outcome(self, error: BaseException) -> BaseException:
         """What the caller is told when `error` was the last one."""
-        if self.intervals is None or not is_worth_retrying(error):
+        if self.intervals is None or not self._is_worth_it(error):
             return error
         times = f"{self.failures} attempt{'s' if self.failures > 1 else ''}"
         return OperationalError(f"gave up after {times}", self.unknown or error)
