@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,13 @@ def test_what_cannot(modules: Path, name: str, expected: str) -> None:
     assert expected.format(here=modules) in text
 
 
+class Deliveries:
+    """Something to iterate over."""
+
+    def __aiter__(self) -> AsyncIterator[None]:
+        return self  # type: ignore[return-value]  # never asked for more
+
+
 class ReactorRunnerTests(ReactorTestCase):
     """The kinds of handlers that run in the reactor's thread."""
 
@@ -119,6 +127,30 @@ class ReactorRunnerTests(ReactorTestCase):
         result = ReactorRunner(handler).run("delivery")  # type: ignore[arg-type]
         assert result is not None
         assert self.successResultOf(result) == "done delivery"
+
+    def test_other_awaitables_are_waited_for(self) -> None:
+        """R22: the message is not done with before they are."""
+        result: Deferred[str] = Deferred()
+
+        class Later:
+            def __await__(self) -> Generator[Any, Any, str]:
+                return (yield from result.__await__())
+
+        ran = ReactorRunner(lambda delivery: Later()).run("delivery")  # type: ignore[arg-type]
+        assert ran is not None
+        self.assertNoResult(ran)
+        result.callback("done")
+        assert self.successResultOf(ran) == "done"
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        future = loop.create_future()
+        assert isinstance(ReactorRunner(lambda delivery: future).run("delivery"), Deferred)  # type: ignore[arg-type]
+
+    def test_a_generator_has_not_run(self) -> None:
+        """R22: to take it for success would lose the message."""
+        for handler in (lambda delivery: (each for each in ()), lambda delivery: (each async for each in delivery)):
+            with pytest.raises(TypeError, match="inlineCallbacks"):
+                ReactorRunner(handler).run(Deliveries())  # type: ignore[arg-type]
 
     def test_an_exception_comes_out(self) -> None:
         def handler(delivery: Any) -> None:
@@ -224,9 +256,13 @@ class ThreadRunnerTests(ReactorTestCase):
         async def coroutine() -> None:
             """Never run."""
 
-        handlers: list[Callable[[Any], Any]] = [lambda delivery: Deferred(), lambda delivery: coroutine()]
+        handlers: list[Callable[[Any], Any]] = [
+            lambda delivery: Deferred(),
+            lambda delivery: coroutine(),
+            lambda delivery: (each for each in ()),
+        ]
         for handler in handlers:
-            with pytest.raises(TypeError, match="runs in threads must not return a"):
+            with pytest.raises(TypeError, match="must not return a"):
                 await self.runner(handler).run(FakeChannel().delivery(1))
 
     def test_an_async_handler_is_refused(self) -> None:

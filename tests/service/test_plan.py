@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ async def coroutine(body: Any, message: Any) -> None:
     pass
 
 
+def generator(body: Any, message: Any) -> Iterator[None]:
+    yield
+
+
+class AsyncGenerator:
+    async def __call__(self, body: Any, message: Any) -> AsyncIterator[None]:
+        yield
+
+
 def plan(config: ConsumerConfig = CONFIG, **details: Any) -> ConsumerPlan:
     (found,) = plan_consumers(
         config, consumers=[DeclaredConsumer(**{"handler": handle, "queues": ("jobs",), **details})]
@@ -47,6 +57,21 @@ def refused(config: ConsumerConfig = CONFIG, **details: Any) -> str:
 def test_a_plain_handler() -> None:
     (found,) = plan_consumers(replace(CONFIG, queue="work", declare=True), print)
     assert (found.handler, found.queues, found.declares, found.publishes) == (print, (), True, False)
+
+
+def test_a_plain_handler_that_would_not_run() -> None:
+    """R22: a generator is made, and nothing of it runs: that is no success."""
+
+    def handler(delivery: Any) -> Iterator[None]:
+        yield
+
+    with pytest.raises(ConfigurationError, match="inlineCallbacks"):
+        plan_consumers(replace(CONFIG, queue="work"), handler)
+
+
+def test_several_queues_share_the_concurrency() -> None:
+    """The prefetch count is for each of them."""
+    assert plan(queues=("a", "b"), concurrency=4, prefetch_count=2).config.concurrency == 4
 
 
 def test_a_plain_handler_needs_a_queue() -> None:
@@ -110,6 +135,12 @@ def test_what_is_declared() -> None:
         ({"on_failure": "retry"}, "needs retry_delays"),
         ({"on_failure": "reject", "retry_delays": [1]}, "no effect with on_failure 'reject'"),
         ({"dead_letter": "dead"}, "no effect without retry_delays or on_decode_error"),
+        ({"concurrency": 3, "prefetch_count": 2}, "cannot be reached with prefetch 2"),
+        ({"serializer": "json"}, "the handler has no parameter 'producer'"),
+        ({"compression": "zlib"}, "the handler has no parameter 'producer'"),
+        ({"handler": generator}, "has a yield in it"),
+        ({"handler": AsyncGenerator()}, "has a yield in it"),
+        ({"on_decode_error": generator}, "has a yield in it"),
         ({"threads": 2, "concurrency": 3}, "must not be above the number of threads (2)"),
         ({"threads": 2, "handler": coroutine}, "an async def handler runs in the reactor"),
         ({"handler": lambda body: None}, "cannot be called with body, message: too many positional arguments"),

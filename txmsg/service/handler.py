@@ -11,13 +11,14 @@ reactor's thread.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ __all__ = [
     "ThreadDelivery",
     "ThreadRunner",
     "check_call",
+    "check_kind",
     "check_threads",
     "create_handler",
     "load_app",
@@ -46,7 +48,7 @@ __all__ = [
     "wants",
 ]
 
-#: What a handler is: called with a delivery (and a publisher); a result that is a Deferred or coroutine is waited for.
+#: What a handler is: called with a delivery (and a publisher); a result that is an awaitable is waited for.
 Handler = Callable[..., Any]
 
 
@@ -191,10 +193,13 @@ class ReactorRunner:
     def run(self, delivery: Delivery) -> Deferred[Any] | None:
         """See HandlerRunner."""
         result = self._handler(delivery)
-        if isinstance(result, Deferred):
+        if result is None or isinstance(result, Deferred):
             return result
-        if inspect.iscoroutine(result):
-            return Deferred.fromCoroutine(result)
+        if asyncio.isfuture(result):
+            return Deferred.fromFuture(result)
+        if isinstance(result, Awaitable):
+            return Deferred.fromCoroutine(_awaited(result))
+        _refuse_generator(result)
         return None
 
     def stop(self) -> None:
@@ -239,6 +244,26 @@ class ThreadDelivery:
     def reject(self, requeue: bool = False) -> None:
         """Refuse the delivery, by default for good."""
         self.call_in_reactor(self._delivery.reject, requeue)
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def _refuse_generator(result: object) -> None:
+    """Nothing of it has run: to take that for success would lose the message."""
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError(f"a handler must not return a {type(result).__name__}: is @inlineCallbacks missing?")
+
+
+def check_kind(handler: Handler) -> None:
+    """Refuse, with ConfigurationError, a generator function: calling it would run nothing."""
+    for call in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - of an instance
+        if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+            name = getattr(handler, "__qualname__", type(handler).__qualname__)
+            raise ConfigurationError(
+                f"{clip(name)} has a yield in it, so that calling it runs nothing: @inlineCallbacks?"
+            )
 
 
 def _daemon_thread(*args: Any, **kwargs: Any) -> threading.Thread:
@@ -286,7 +311,8 @@ class ThreadRunner:
         result = self._handler(ThreadDelivery(delivery, self._reactor))
         if inspect.iscoroutine(result):
             result.close()
-        elif not isinstance(result, Deferred):
+        elif not isinstance(result, Awaitable):
+            _refuse_generator(result)
             return
         raise TypeError(f"a handler that runs in threads must not return a {type(result).__name__}")
 

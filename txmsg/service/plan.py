@@ -16,7 +16,16 @@ from txmsg.errors import ConfigurationError, TxmsgError
 from txmsg.service.config import ConsumerConfig
 from txmsg.service.declared import DeclaredConsumer, declaration_of, declarations_in
 from txmsg.service.exit_codes import ExitCode
-from txmsg.service.handler import Handler, check_call, check_threads, create_handler, load_app, load_handler, wants
+from txmsg.service.handler import (
+    Handler,
+    check_call,
+    check_kind,
+    check_threads,
+    create_handler,
+    load_app,
+    load_handler,
+    wants,
+)
 from txmsg.service.retrying import dead_letter_policy, retry_policy
 from txmsg.service.settings import SettingError
 
@@ -84,6 +93,7 @@ def plan_consumers(
             ExitCode.USAGE,
         )
     policy = retry_policy(config)
+    check_kind(handler)
     check_threads(handler, config.threads)
     return [
         ConsumerPlan(
@@ -125,15 +135,20 @@ def _plan(config: ConsumerConfig, declared: DeclaredConsumer, handler: Handler |
         own["retry_delays"] = ()  # its own word is against those of the service
     mine = replace(config, consumers=(), app="", **own)
     _check(mine, declared, names)
+    check_kind(handler)
     check_threads(handler, mine.threads)
     needs_producer = wants(handler, "producer")
     check_call(handler, "body", "message", *(["producer"] if needs_producer else []))
+    body_handler = BodyHandler(declared, handler)
+    if not needs_producer and (declared.serializer or declared.compression):
+        raise ConfigurationError("serializer and compression have no effect: the handler has no parameter 'producer'")
     if callable(declared.on_decode_error):
+        check_kind(declared.on_decode_error)
         check_call(declared.on_decode_error, "message", "error")
         check_threads(declared.on_decode_error, mine.threads)
     return ConsumerPlan(
         config=mine,
-        handler=BodyHandler(declared, handler),
+        handler=body_handler,
         queues=queues,
         declares=not all(queue.no_declare for queue in queues),
         needs_publisher=needs_producer,
@@ -157,6 +172,8 @@ def _check(config: ConsumerConfig, declared: DeclaredConsumer, names: list[str])
         raise ConfigurationError("dead_letter has no effect without retry_delays or on_decode_error 'dead_letter'")
     if len(names) > 1 and config.consumer_tag:
         raise ConfigurationError("one consumer tag is for one queue")
+    if 0 < config.prefetch * len(names) < config.concurrency:
+        raise ConfigurationError(f"concurrency {config.concurrency} cannot be reached with prefetch {config.prefetch}")
     if 0 < config.threads < config.concurrency:
         raise ConfigurationError(
             f"concurrency {config.concurrency} must not be above the number of threads ({config.threads})"

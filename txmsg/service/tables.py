@@ -70,7 +70,7 @@ _OF_THE_QUEUE = (
 
 def declared_by(tables: object, path: str) -> tuple[DeclaredConsumer, ...]:
     """The declarations for what the key `consumer` of the file at `path` holds.  Raises SettingError."""
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise SettingError(f"key 'consumer' in {path}: must be tables, each under a line [[consumer]]")
     return tuple(_declared(table, f"[[consumer]] {number} in {path}") for number, table in enumerate(tables, 1))
 
@@ -90,6 +90,8 @@ def _declared(table: dict[str, Any], where: str) -> DeclaredConsumer:
     for name in ("handler", "queue"):
         if name not in values:
             raise SettingError(f"{where}: key {name!r} is required")
+    if values.get("routing_key") == ():
+        raise SettingError(f"key 'routing_key' of {where}: must not be empty; leave it out for the empty key")
     declares = values.get("declare", True)
     for name, needed in (("exchange_type", "exchange"), ("routing_key", "exchange")):
         if name in values and needed not in values:

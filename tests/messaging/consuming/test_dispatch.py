@@ -209,6 +209,27 @@ class HandlerErrorTests(DispatchCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError, KeyError)), 2)
         self.assertEqual(consumer.handlers_running, 0)
 
+    def test_a_generator_has_not_run(self) -> None:
+        """It is an error of the callback, not nothing."""
+
+        def handle(body: Any, message: Message) -> Any:
+            yield
+
+        self.consume(callbacks=[handle])
+        self.send("q", b"1")
+        self.assertEqual((self.depth("q"), len(self.flushLoggedErrors(TypeError))), ((0, 1), 1))
+
+    def test_a_callback_that_comes_late(self) -> None:
+        """kombu H5: what came before it is handed to it, and what another one got is not."""
+        consumer = self.consume()
+        self.send("q", b"1", b"2")
+        self.assertEqual(self.done(consumer.get()).payload, 1)
+        seen: list[Any] = []
+        consumer.register_callback(lambda body, message: seen.append(body))
+        consumer.register_callback(lambda body, message: message.ack())
+        self.send("q", b"3")
+        self.assertEqual((seen, self.depth("q")), ([2, 3], (0, 2)))
+
     def test_a_decode_error_of_a_handler(self) -> None:
         """It is an error of the handler, whatever its type; of on_message as well."""
         decode_errors: list[Any] = []

@@ -9,7 +9,7 @@ Hot path: no coroutine, no Deferred and no generator for a message, unless a cal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -155,6 +155,9 @@ class MessageDispatch:
 
     def _run(self, result: object, message: Message) -> None:
         if not isinstance(result, Awaitable):
+            if isinstance(result, Generator | AsyncGenerator):
+                why = f"a {type(result).__name__} of a callback, of which nothing has run: is @inlineCallbacks missing?"
+                self._failed(message, TypeError(why))
             return
         self._running += 1
         _deferred(result).addErrback(self._failed_later, message).addBoth(self._ended_one)
