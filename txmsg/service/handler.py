@@ -261,9 +261,7 @@ def check_kind(handler: Handler) -> None:
     for call in (handler, getattr(handler, "__call__", None)):  # noqa: B004 - of an instance
         if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
             name = getattr(handler, "__qualname__", type(handler).__qualname__)
-            raise ConfigurationError(
-                f"{clip(name)} has a yield in it, so that calling it runs nothing: @inlineCallbacks?"
-            )
+            raise ConfigurationError(f"{clip(name)} has a yield in it, so calling it runs nothing: @inlineCallbacks?")
 
 
 def _daemon_thread(*args: Any, **kwargs: Any) -> threading.Thread:
