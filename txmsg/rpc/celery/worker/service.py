@@ -1,0 +1,488 @@
+"""CeleryWorker: a Twisted service that runs tasks which unmodified clients of Celery send (celery.md 10).
+
+The invariants: no message stops it, and none comes again at once; only registered tasks are run, `concurrency` of them
+at a time; the queues are declared exactly as Celery does it, and no reply queue is; a stop has an end.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmsg.errors import ConfigurationError, SettlementError, TxmsgError, clip
+from txmsg.messaging import Accept, Connection, Message, Queue, serializers
+from txmsg.rpc.celery.result_message import build_result
+from txmsg.rpc.celery.states import FAILURE
+from txmsg.rpc.celery.task_request import BadTask, TaskRequest, parse_task
+from txmsg.rpc.celery.worker.control import Control
+from txmsg.rpc.celery.worker.counts import WorkerCounts
+from txmsg.rpc.celery.worker.execution import Execution
+from txmsg.rpc.celery.worker.following import Following
+from txmsg.rpc.celery.worker.intake import Intake
+from txmsg.rpc.celery.worker.outgoing import Outgoing, celery_queue
+from txmsg.rpc.celery.worker.task import Tasks
+
+__all__ = ["CeleryWorker"]
+
+_log = Logger(namespace="txmsg.rpc.celery.worker")
+
+#: Seconds before it consumes again, when that has ended although nobody asked for it: at first, and at most.
+_AGAIN_FIRST, _AGAIN_MOST = 1.0, 30.0
+#: Seconds: an eta is looked at again after that, for the wall clock may be set meanwhile.
+_LONGEST_WAIT = 3600.0
+
+
+class CeleryWorker(Service):
+    """Runs tasks; a Twisted service, or `start()` and `stop()`.
+
+    connection: Connection, or a URL for one of its own.  Results go over another one to the same broker.
+    tasks: Tasks, or what has them as `tasks`; None: new ones, for :meth:`task`.
+    queues -- a str is a queue as Celery declares it; for any other, a Queue.
+    concurrency: int -- tasks that are waited for at a time, 100.
+    prefetch_count: int | None -- messages that are fetched and not settled, of each queue; those that wait for their
+        eta are not counted; None: as `concurrency`.
+    acks_late: bool -- False: a message is acked before its task is run, as Celery does it; True: after its result was
+        sent, so that it is run again when the worker dies.   track_started: bool -- send STARTED.
+    accept -- serializers of tasks, ["json"]; results are JSON.
+    reply_prefixes -- beginnings of further names that results may go to, beside UUIDs and the brokers' own.
+    default_queue: str | None -- for tasks that follow others and name no queue; None: the first of `queues`.
+    hostname: str | None -- by which control requests name it; None: a new one.
+    control: bool -- hear requests on `celery.pidbox`: revoke, ping, inspect.
+    drain_timeout: float -- seconds that tasks at work are given at a stop, 10.
+    close_timeout: float -- seconds for each thing that then remains, 5.
+    retry_policy -- of what it publishes.   wall_clock -- seconds since 1970, for eta and expires.
+    """
+
+    def __init__(
+        self,
+        connection: Connection | str,
+        tasks: Any = None,
+        queues: Iterable[Queue | str] | Queue | str = ("celery",),
+        *,
+        concurrency: int = 100,
+        prefetch_count: int | None = None,
+        acks_late: bool = False,
+        track_started: bool = False,
+        accept: Accept = ("json",),
+        reply_prefixes: Iterable[str] = (),
+        default_queue: str | None = None,
+        hostname: str | None = None,
+        control: bool = True,
+        drain_timeout: float = 10.0,
+        close_timeout: float = 5.0,
+        retry_policy: Any = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+            raise ConfigurationError(f"concurrency is an int from 1, not {concurrency!r}")
+        serializers.accept(accept)
+        self._owns_connection = isinstance(connection, str)
+        self.connection = Connection(connection) if isinstance(connection, str) else connection
+        del connection
+        self.tasks = _tasks_of(tasks)
+        given = [queues] if isinstance(queues, Queue | str) else list(queues)
+        self.queues = [celery_queue(queue) if isinstance(queue, str) else queue for queue in given]
+        if not self.queues:
+            raise ConfigurationError("a worker has a queue at least")
+        self.concurrency = concurrency
+        self.prefetch_count = min(concurrency, 65535) if prefetch_count is None else prefetch_count
+        self.acks_late = acks_late
+        self.track_started = track_started
+        self.hostname = hostname or f"txmsg{os.getpid()}.{token_hex(3)}@{socket.gethostname()}"
+        self.drain_timeout = drain_timeout
+        self.close_timeout = close_timeout
+        self.counts = WorkerCounts()
+        self.control = Control(self)
+        self._has_control = control
+        self._accept = accept
+        self._wall_clock = wall_clock
+        self.outgoing = Outgoing(self.connection.clone(), self.counts, reply_prefixes, retry_policy)
+        self.following = Following(self.outgoing, default_queue or self.queues[0].name)
+        self._intakes: list[Intake] = []
+        self._starting: Deferred[None] | None = None
+        self._is_stopping = False
+        self._stopped: Deferred[None] | None = None
+        #: Tasks that run, that wait for a place, and that wait for their eta.
+        self.executions_running: dict[Execution, None] = {}
+        self.executions_waiting: deque[Execution] = deque()
+        self.executions_held: dict[Execution, None] = {}
+        #: Answers to what is not run, under way.
+        self._answering: set[Deferred[Any]] = set()
+        self._idle_waiters: list[Deferred[None]] = []
+        self._is_beginning = False
+
+    def task(self, function: Any = None, /, **options: Any) -> Any:
+        """Decorator: as :meth:`Tasks.task`, for the tasks of this worker."""
+        return self.tasks.task(function, **options)
+
+    def now(self) -> datetime:
+        """The time by the wall clock, in UTC."""
+        return datetime.fromtimestamp(self._wall_clock(), UTC)
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether tasks may come from each queue."""
+        return bool(self._intakes) and all(intake.is_consuming for intake in self._intakes)
+
+    # -- starting --------------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """:meth:`start`; what stops it from starting is logged."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self.start().addErrback(_log_failure, "the Celery worker cannot start")
+
+    def start(self) -> Deferred[None]:
+        """Connect, by as many attempts as that takes, declare the queues, and consume; fires then.
+
+        Fails with what another attempt cannot cure: AuthenticationFailed, PreconditionFailed (a queue is there and is
+        another one) ...  After a loss it goes on by itself.
+        """
+        if self._is_stopping:
+            return fail(ConfigurationError("the worker is stopping"))
+        starting = self._starting
+        if starting is None:
+            self._stopped = None
+            starting = self._starting = Deferred.fromCoroutine(self._start())
+            starting.addErrback(self._not_started)
+        waiter: Deferred[None] = Deferred()
+        starting.addBoth(_pass_on, waiter)
+        return waiter
+
+    def _not_started(self, failure: Failure) -> Failure:
+        self._starting = None
+        return failure
+
+    async def _start(self) -> None:
+        try:
+            await self.connection.ensure_connection()
+            await self.outgoing.connection.ensure_connection()
+            if self._has_control:
+                await self.control.start()
+            self.connection.add_recovery_callback(self._recovered)
+            for queue in self.queues:
+                intake = Intake(self.connection, queue, self.prefetch_count, self._received, self._ended)
+                self._intakes.append(intake)
+                await intake.start()
+        except BaseException:
+            intakes, self._intakes = self._intakes, []
+            self.connection.remove_recovery_callback(self._recovered)
+            for intake in intakes:
+                intake.close().addErrback(_ignore)
+            self.control.stop().addErrback(_ignore)
+            raise
+        _log.info(
+            "{hostname} runs {count} tasks of {queues}",
+            hostname=self.hostname,
+            count=len(self.tasks),
+            queues=", ".join(queue.name for queue in self.queues),
+        )
+
+    def _ended(self, reason: BaseException, intake: Intake) -> None:
+        """The consuming is over, for good: as long as nobody stops us, begin again."""
+        if self._is_stopping or intake not in self._intakes:
+            return
+        if self.connection.is_closed:
+            _log.info("the Celery worker ends with its connection: {reason}", reason=str(reason))
+            return
+        _log.warn(
+            "tasks of {queue!r} do not come any more, consuming again: {reason}",
+            queue=clip(intake.queue.name),
+            reason=str(reason),
+        )
+        Deferred.fromCoroutine(self._start_again(intake)).addErrback(_log_failure, "the Celery worker has ended")
+
+    async def _start_again(self, intake: Intake) -> None:
+        wait = _AGAIN_FIRST
+        while intake in self._intakes and not self.connection.is_closed:
+            await deferLater(self.connection.reactor, wait)
+            if self._is_stopping or intake not in self._intakes:
+                return
+            try:
+                await intake.start()
+                return
+            except TxmsgError as error:
+                wait = min(wait * 2, _AGAIN_MOST)
+                _log.warn("cannot consume, trying again in {wait:g} s: {error}", wait=wait, error=str(error))
+
+    def _recovered(self, reason: BaseException | None, delay: float | None = None) -> None:
+        """The connection is back: what was here unsettled comes again, so it is not kept twice."""
+        if reason is not None:
+            return
+        for execution in [each for each in self.executions_held if each.is_stale]:
+            self._unhold(execution)
+            self.counts.stale += 1
+        kept = [each for each in self.executions_waiting if not each.is_stale]
+        self.counts.stale += len(self.executions_waiting) - len(kept)
+        self.executions_waiting = deque(kept)
+
+    # -- messages --------------------------------------------------------------------------------------
+
+    def _received(self, message: Message, intake: Intake) -> None:
+        self.counts.received += 1
+        if self._is_stopping:
+            _settle(message.requeue)
+            return
+        parsed = parse_task(message.raw_body, message.properties, accept=self._accept)
+        if isinstance(parsed, BadTask):
+            self.counts.bad += 1
+            self._answer(self._refuse(message, parsed), message)
+            return
+        task = self.tasks.get(parsed.name)
+        if task is None:
+            self.counts.unknown += 1
+            self._answer(self._refuse(message, _unknown(parsed), parsed.embed.chain), message)
+            return
+        execution = Execution(self, intake, message, parsed, task)
+        reason = execution.why_not()
+        if reason is not None:
+            self._answer(execution.refuse(reason), message)
+        elif parsed.eta is not None and parsed.eta > self.now():
+            self._hold(execution)
+        else:
+            self._ready(execution)
+
+    def _answer(self, answering: Coroutine[Any, Any, None], message: Message) -> None:
+        """Wait for an answer to what is not run; if it fails, the message must not stay."""
+        deferred = Deferred.fromCoroutine(answering)
+        if deferred.called and not isinstance(deferred.result, Failure):
+            return
+        self._answering.add(deferred)
+
+        def over(outcome: Any) -> None:
+            self._answering.discard(deferred)
+            if isinstance(outcome, Failure):
+                _log.failure("a message could not be answered", failure=outcome)
+                if message.state == "received":
+                    _settle(message.reject)
+            self._tell_if_idle()
+
+        deferred.addBoth(over)
+
+    async def _refuse(self, message: Message, bad: BadTask, chain: tuple[Any, ...] = ()) -> None:
+        """FAILURE, where it is known to whom; and rid of the message (8.1)."""
+        _log.error(
+            "a message is no task that can be run: {reason} ({name}[{task_id}], type {kind})",
+            reason=clip(bad.reason),
+            name=clip(str(bad.name), 100),
+            task_id=clip(str(bad.task_id), 60),
+            kind=clip(str(message.content_type), 60),
+        )
+        if bad.is_answered and bad.task_id is not None:
+            made = build_result(
+                bad.task_id,
+                FAILURE,
+                bad.data,
+                correlation_id=bad.correlation_id,
+                now=self.now(),
+                group_id=bad.group_id,
+                parent_id=bad.parent_id,
+            )
+            await self.outgoing.send_result(bad.reply_to, made)
+        await self.following.will_not_run(chain, FAILURE, bad.data, None, self.now())
+        _settle(message.reject if bad.rejected else message.ack)
+
+    # -- eta -------------------------------------------------------------------------------------------
+
+    def _hold(self, execution: Execution) -> None:
+        """Keep it until its eta; another message may come in its place (K-06)."""
+        self.executions_held[execution] = None
+        execution.intake.hold()
+        self._wait(execution)
+
+    def _wait(self, execution: Execution) -> None:
+        eta = execution.request.eta
+        assert eta is not None
+        left = (eta - self.now()).total_seconds()
+        execution.timer = self.connection.reactor.callLater(max(0.0, min(left, _LONGEST_WAIT)), self._due, execution)
+
+    def _due(self, execution: Execution) -> None:
+        eta = execution.request.eta
+        if eta is not None and eta > self.now() and not execution.is_stale:
+            self._wait(execution)
+            return
+        self._unhold(execution)
+        self._ready(execution)
+
+    def _unhold(self, execution: Execution) -> None:
+        if execution.timer is not None and execution.timer.active():
+            execution.timer.cancel()
+        execution.timer = None
+        del self.executions_held[execution]
+        execution.intake.release()
+
+    # -- running ---------------------------------------------------------------------------------------
+
+    def _ready(self, execution: Execution) -> None:
+        self.executions_waiting.append(execution)
+        self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        """Run what waits, as far as there are places; one loop, however many end at once."""
+        if self._is_beginning or self._is_stopping:
+            return
+        self._is_beginning = True
+        try:
+            while self.executions_waiting and len(self.executions_running) < self.concurrency:
+                execution = self.executions_waiting.popleft()
+                self.executions_running[execution] = None
+                Deferred.fromCoroutine(execution.run()).addBoth(self._run_over, execution)
+        finally:
+            self._is_beginning = False
+
+    def _run_over(self, outcome: object, execution: Execution) -> None:
+        del self.executions_running[execution]
+        if isinstance(outcome, Failure):
+            _log.failure("{task} could not be finished", failure=outcome, task=execution)
+        self._begin_waiting()
+        self._tell_if_idle()
+
+    def revoke(self, task_ids: set[str], terminate: bool) -> list[str]:
+        """For the control: what waits is answered now, and what runs is cancelled (`terminate`); ids of the latter."""
+        for execution in [each for each in self.executions_held if each.request.task_id in task_ids]:
+            self._unhold(execution)
+            self._ready(execution)
+        ended = []
+        for execution in [each for each in self.executions_running if each.request.task_id in task_ids]:
+            if terminate:
+                execution.terminate()
+                ended.append(execution.request.task_id)
+        return ended
+
+    # -- stopping --------------------------------------------------------------------------------------
+
+    def stopService(self) -> Deferred[None]:
+        """:meth:`stop`."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return self.stop()
+
+    def stop(self) -> Deferred[None]:
+        """Take no more tasks, wait for those at work and for their results, and let go of everything; fires then.
+
+        What was not begun goes back to its queue.  What has not ended after `drain_timeout` is cancelled: it goes back,
+        too, if it was not acked yet, or else its client is told (WorkerLostError).
+        It ends within `drain_timeout` and four times `close_timeout`; twice is fine.
+        """
+        if self._stopped is None:
+            self._is_stopping = True
+            self._stopped = Deferred.fromCoroutine(self._stop())
+        waiter: Deferred[None] = Deferred()
+        self._stopped.addBoth(_pass_on, waiter)
+        return waiter
+
+    async def _stop(self) -> None:
+        starting, self._starting = self._starting, None
+        if starting is not None and not starting.called:
+            starting.addErrback(_ignore)
+            starting.cancel()
+        self.connection.remove_recovery_callback(self._recovered)
+        intakes, self._intakes = self._intakes, []
+        ending = [intake.stop() for intake in intakes]
+        if self._has_control:
+            ending.append(self.control.stop())
+        await self._within(self.close_timeout, _all(ending), "cancelling the consumers")
+        for execution in list(self.executions_held):
+            self._unhold(execution)
+            execution.give_back()
+        waiting, self.executions_waiting = self.executions_waiting, deque()
+        for execution in waiting:
+            execution.give_back()
+        await self._within(self.drain_timeout, self._when_idle(), "draining")
+        for execution in list(self.executions_running):
+            execution.stop()
+        await self._within(self.close_timeout, self._when_idle(), "sending the last results")
+        ending = [self.outgoing.close()]
+        if self._owns_connection:
+            ending.append(self.connection.close())
+        else:
+            ending += [intake.close() for intake in intakes]
+        await self._within(self.close_timeout, _all(ending), "closing")
+        self._is_stopping = False
+
+    def _when_idle(self) -> Deferred[None]:
+        if not self.executions_running and not self._answering:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred()
+        self._idle_waiters.append(waiter)
+        return waiter
+
+    def _tell_if_idle(self) -> None:
+        if not self.executions_running and not self._answering and self._idle_waiters:
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                if not waiter.called:
+                    waiter.callback(None)
+
+    async def _within(self, seconds: float, deferred: Deferred[Any], what: str) -> None:
+        """Wait for it that long; how it ends is only logged."""
+        try:
+            await deferred.addTimeout(seconds, self.connection.reactor)
+        except Exception as error:
+            _log.warn("{what} did not end in order: {error}", what=what, error=f"{type(error).__name__}: {error}")
+
+    def __repr__(self) -> str:
+        state = "stopping" if self._is_stopping else "consuming" if self.is_consuming else "idle"
+        names = ", ".join(clip(queue.name, 60) for queue in self.queues)
+        return f"<CeleryWorker of [{names}], {state}, {len(self.executions_running)} running>"
+
+
+def _tasks_of(given: Any) -> Tasks:
+    found = Tasks() if given is None else given if isinstance(given, Tasks) else getattr(given, "tasks", None)
+    if not isinstance(found, Tasks):
+        raise ConfigurationError(f"tasks are Tasks, or what has them as `tasks`, not {type(given).__name__}")
+    return found
+
+
+def _unknown(request: TaskRequest) -> BadTask:
+    """A task that is not registered (J-09)."""
+    return BadTask(
+        reason="there is no such task here",
+        exc_type="NotRegistered",
+        exc_module="celery.exceptions",
+        exc_args=(request.name,),
+        task_id=request.task_id,
+        name=request.name,
+        reply_to=request.reply_to,
+        correlation_id=request.correlation_id,
+        ignore_result=request.ignore_result,
+        root_id=request.root_id,
+        parent_id=request.parent_id,
+        group_id=request.group_id,
+    )
+
+
+def _settle(how: Callable[[], None]) -> None:
+    """A message that was lost with its connection comes again, and needs nothing more."""
+    try:
+        how()
+    except SettlementError as error:
+        _log.debug("a message was not settled: {error}", error=str(error))
+
+
+def _all(deferreds: Iterable[Deferred[Any]]) -> Deferred[Any]:
+    """All of them; how each ends does not matter."""
+    return DeferredList(list(deferreds), consumeErrors=True)
+
+
+def _pass_on(outcome: Any, waiter: Deferred[Any]) -> Any:
+    waiter.callback(outcome)
+    return None if isinstance(outcome, Failure) else outcome
+
+
+def _ignore(failure: Failure) -> None:
+    """What fails while something else has failed."""
+
+
+def _log_failure(failure: Failure, what: str) -> None:
+    _log.failure("{what}", failure=failure, what=what)
