@@ -12,11 +12,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cases import RabbitMQTestCase, ReactorTestCase
 from tests.conformance.base import OverBroker
 from tests.source import ROOT
+from txmsg import Connection, Queue
 
 ORDER = "{'id': 17, 'items': ['tea']}\n"
 
@@ -93,13 +95,17 @@ class FirstSteps(ReactorTestCase):
         printed = await self.in_thread(folder.run, "receive.py", until="order 3")
         self.assertEqual(printed, "order 1\norder 2\norder 3\n")
 
+    def serve(self, folder: Folder, until: str) -> Deferred[str]:
+        """Run the handler in work.py as a service, until it has printed something."""
+        twistd = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=")
+        service = ("txmsg-consumer", "--app", "work", "--url", self.node.url)
+        return self.in_thread(folder.run, *twistd, *service, until=until)
+
     async def test_a_service(self) -> None:
         """The third step: what is sent is handled."""
         folder = Folder(self, "docs/messaging.md", self.node.url)
         await self.in_thread(folder.run, "send.py")
-        twistd = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=")
-        service = ("txmsg-consumer", "--app", "work", "--url", self.node.url)
-        printed = await self.in_thread(folder.run, *twistd, *service, until="order 3")
+        printed = await self.serve(folder, "order 3")
         self.assertEqual(re.findall(r"#info\] (order \d)", printed), ["order 1", "order 2", "order 3"])
 
 
@@ -109,3 +115,11 @@ class FirstStepsOverRabbitMQ(RabbitMQTestCase, FirstSteps):
 
 class FirstStepsOverBroker(OverBroker, FirstSteps):
     __test__ = True
+
+    async def test_the_service_of_the_readme(self) -> None:
+        """Its handler is called; and the program of the client below gets what it sends."""
+        folder = Folder(self, "README.md", self.node.url)
+        async with Connection(self.node.url) as connection:
+            await connection.Producer().publish({"image": 17}, routing_key="work", declare=[Queue("work")])
+        self.assertIn("{'image': 17}", await self.serve(folder, "'image'"))
+        self.assertEqual(await self.in_thread(folder.run, "client.py"), "b'Hello World!'\n")
