@@ -82,6 +82,11 @@ class OutcomeTests(ClientCase):
             properties, {"content_type": "application/json", "content_encoding": "utf-8", "expiration": "2500"}
         )
 
+    def test_a_long_time(self) -> None:
+        """The broker is told as much as it takes: a longer expiration would end the channel."""
+        self.call(timeout=2.0**31).addErrback(lambda failure: None)
+        self.assertEqual(self.requests[0].properties["expiration"], "4294967295")
+
     def test_remote_error(self) -> None:
         """R27, and no class is built."""
         call = self.call()
@@ -252,6 +257,7 @@ class LossTests(ClientCase):
         self.assertTrue(connection.connected)
         self.done(self.client.close())
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(connection._callbacks, [])
         self.assertIn("closed", repr(self.client))
 
     def test_a_closed_connection(self) -> None:
@@ -298,6 +304,46 @@ class OpeningTests(ClientCase):
         self.assertEqual(len(refused), 2)
         refused[1].errback(ConnectionForced("no"))
         self.failureResultOf(opening, ConnectionForced)
+
+    def test_a_channel_that_ends_as_soon_as_it_is_open(self) -> None:
+        """Calls that it was to carry fail with its reason; no other call takes it for one that lives."""
+        reason = ConnectionForced("gone")
+
+        async def opened(*args: Any) -> Any:
+            plain: Any = self.done(self.connection.channel()).transport_channel
+            channel = reply_channel.ReplyChannel(plain, args[-1])
+            channel.end(reason)
+            return channel
+
+        self.patch(reply_channel.ReplyChannel, "open", opened)
+        self.assertIs(self.failureResultOf(self.call(), ConnectionForced).value, reason)
+        self.assertEqual(self.client.reply_to, "")
+
+    def test_a_channel_that_ends_in_the_middle(self) -> None:
+        """While the calls that have waited for it leave: the others wait for the next one."""
+        calls = [self.client.call("server", "add", n) for n in range(3)]
+        original = self.client._send
+
+        def send(channel: Any, *args: Any) -> None:
+            original(channel, *args)
+            if len(sent) == 1:
+                channel.end(ConnectionForced("gone"))
+            sent.append(channel)
+
+        sent: list[Any] = []
+        self.client = self.make()
+        original = self.client._send
+        self.patch(self.client, "_send", send)
+        for call in calls:
+            call.cancel()
+            self.failureResultOf(call, CancelledError)
+        calls = [self.client.call("server", "add", n) for n in range(3)]
+        self.turn()
+        self.assertEqual(len(set(sent)), 2)
+        for call in calls[:2]:
+            self.failureResultOf(call, ConnectionForced)
+        self.answer(self.requests[-1], {"result": "by the next"})
+        self.assertEqual(self.successResultOf(calls[2]), "by the next")
 
     def test_timeout_before_it_is_open(self) -> None:
         """R27: the time counts from the call; what has timed out is not sent."""

@@ -41,6 +41,17 @@ class EndingTests(PendingCase):
         self.failureResultOf(one.deferred, RemoteError)
         self.assertEqual(len(self.table), 0)
 
+    def test_once(self) -> None:
+        """What ends a call that has ended does nothing, also where its id is in use again."""
+        call = self.table.add(1.0, correlation_id="task")
+        self.table.succeed(call, 1)
+        again = self.table.add(1.0, correlation_id="task")
+        self.table.succeed(call, 2)
+        self.table.fail(call, RemoteError("late"))
+        self.assertEqual(self.successResultOf(call.deferred), 1)
+        self.assertNoResult(again.deferred)
+        self.assertIs(self.table.find("task"), again)
+
     def test_timeout(self) -> None:
         """In time, in the order of the ends, also of calls with different limits."""
         ended: list[str] = []

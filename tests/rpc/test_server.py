@@ -16,6 +16,10 @@ from txmsg.rpc import IncomingCall, RPCClient, RPCServer, ServerCounts
 NOW = 1_000_000.0
 
 
+async def _at_once() -> None:
+    """Ends without having waited."""
+
+
 class ServerCase(MemoryCase):
     """A server of "math", a client, and a queue for replies by hand."""
 
@@ -244,6 +248,38 @@ class LimitTests(ServerCase):
             self.assertLessEqual(self.server.calls_running, 2)
         self.assertEqual(self.begun, [0, 1, 2, 3, 4])
         self.assertEqual(self.answers(), [{"result": n} for n in range(5)])
+
+    def test_many_that_end_at_once(self) -> None:
+        """Behind one that takes its time; however many, they do not begin within each other."""
+        self.done(self.server.stop())
+        self.server = self.serve(concurrency=1, prefetch_count=1000)
+        self.server.register(_at_once, "soon")
+        self.request({"method": "wait"})
+        for _ in range(600):
+            self.channel.publish("", "math", b'{"method": "soon"}', {"content_type": "application/json"})
+        self.turn()
+        self.turn()
+        self.assertEqual(self.server.counts.received, 601)
+        self.waiting[0].callback(None)
+        self.turn()
+        self.assertEqual((self.server.counts.succeeded, self.depth("math")), (601, (0, 0)))
+
+    def test_what_waited_and_was_lost(self) -> None:
+        """It comes again, and is run once."""
+        self.done(self.server.stop())
+        self.server = self.serve(concurrency=1, prefetch_count=10)
+        for n in range(2):
+            self.request({"method": "wait", "args": [n]})
+        self.cut()
+        self.turn(5)
+        self.waiting[0].callback("of the lost connection")
+        self.turn()
+        for deferred in self.waiting[1:]:
+            deferred.callback(None)
+        self.turn()
+        self.waiting[-1].callback(None) if not self.waiting[-1].called else None
+        self.turn()
+        self.assertEqual(self.begun, [0, 0, 1])
 
     def test_settled_after_the_reply(self) -> None:
         """A request whose server has lost its connection is run again, by whoever is there."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -28,6 +28,9 @@ from txmsg.rpc.pending import PendingCall, PendingCalls, ReplyCounts
 from txmsg.rpc.reply_channel import REPLY_MODES, ReplyChannel
 
 __all__ = ["RPCClient"]
+
+#: Milliseconds of `expiration` that RabbitMQ takes; above that it closes the channel.
+_LONGEST: Final = 2**32 - 1
 
 
 class RPCClient:
@@ -167,7 +170,7 @@ class RPCClient:
                 "correlation_id": call.correlation_id,
                 "reply_to": channel.reply_to,
                 # The broker drops it when its time is up; a server that has it already looks at the deadline.
-                "expiration": str(ceil(left * 1000)),
+                "expiration": str(min(ceil(left * 1000), _LONGEST)),
             },
             mandatory=True,
         )

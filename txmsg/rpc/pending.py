@@ -240,8 +240,9 @@ class PendingCalls:
 
     def _remove(self, call: PendingCall, is_answered: bool) -> bool:
         correlation_id = call.correlation_id
-        if self._calls.pop(correlation_id, None) is not call:
+        if self._calls.get(correlation_id) is not call:
             return False
+        del self._calls[correlation_id]
         self._lanes[call.timeout].pop(correlation_id, None)
         ended = self._ended
         ended[correlation_id] = is_answered

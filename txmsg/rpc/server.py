@@ -101,6 +101,7 @@ class RPCServer(Service):
         #: Functions that are waited for, and requests that wait for one of them to end.
         self._running: dict[IncomingCall, Deferred[Any]] = {}
         self._waiting: deque[Message] = deque()
+        self._is_beginning = False
         self._idle_waiters: list[Deferred[None]] = []
 
     # -- what can be called --------------------------------------------------------------------------
@@ -282,14 +283,24 @@ class RPCServer(Service):
         del self._running[call]
         if isinstance(outcome, Failure):
             _log.failure("what came after a function failed", failure=outcome)
-        while self._waiting and len(self._running) < self.concurrency:
-            message = self._waiting.popleft()
-            if not message.delivery.is_settled:  # else it was lost with its connection, and comes again
-                self._begin(message)
+        self._begin_waiting()
         if not self._running:
             waiters, self._idle_waiters = self._idle_waiters, []
             for waiter in waiters:
                 waiter.callback(None)
+
+    def _begin_waiting(self) -> None:
+        """Begin as many as there is room for; not again within itself, for those that end at once."""
+        if self._is_beginning:
+            return
+        self._is_beginning = True
+        try:
+            while self._waiting and len(self._running) < self.concurrency:
+                message = self._waiting.popleft()
+                if not message.delivery.is_settled:  # else it was lost with its connection, and comes again
+                    self._begin(message)
+        finally:
+            self._is_beginning = False
 
     def _succeeded(self, result: Any, call: IncomingCall) -> None:
         try:
