@@ -1,0 +1,1 @@
+"""Tests of txmsg.rpc.celery.results."""
