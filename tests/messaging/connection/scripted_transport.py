@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.messaging.ends import Ends
 from txmsg.abc import DeclaredQueue, Guarantees, RecoveryCallback
 from txmsg.errors import ChannelClosed, ConnectionClosed, ConnectionLost, NotFound
 from txmsg.messaging import Connection
@@ -19,31 +20,7 @@ from txmsg.transports.registry import register, unregister
 __all__ = ["ScriptedChannel", "ScriptedConnection", "ScriptedConnectionCase", "ScriptedRecovering", "ScriptedTransport"]
 
 
-class _Ends:
-    """What has an end."""
-
-    def __init__(self) -> None:
-        self.is_open = True
-        self.reason: BaseException | None = None
-        self._waiters: list[Deferred[BaseException]] = []
-
-    def when_closed(self) -> Deferred[BaseException]:
-        """Fires with the reason."""
-        if self.reason is not None:
-            return succeed(self.reason)
-        self._waiters.append(Deferred())
-        return self._waiters[-1]
-
-    def lose(self, reason: BaseException) -> None:
-        """It is over."""
-        if self.reason is None:
-            self.is_open, self.reason = False, reason
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.callback(reason)
-
-
-class ScriptedChannel(_Ends):
+class ScriptedChannel(Ends):
     """A MessagingChannel that answers what is asked most, and notes each call."""
 
     def __init__(self) -> None:
@@ -82,7 +59,7 @@ class ScriptedChannel(_Ends):
         return succeed(None)
 
 
-class ScriptedConnection(_Ends):
+class ScriptedConnection(Ends):
     """A plain MessagingConnection: when it is lost, it is lost."""
 
     def __init__(self) -> None:
@@ -100,7 +77,7 @@ class ScriptedConnection(_Ends):
 
     def lose(self, reason: BaseException) -> None:
         """With all its channels, which are told first."""
-        self.is_open = False
+        self.is_away = True
         for channel in self.channels:
             channel.lose(reason)
         super().lose(reason)
@@ -138,13 +115,13 @@ class ScriptedRecovering(ScriptedConnection):
 
     def away(self, reason: BaseException, delay: float | None) -> None:
         """It was lost, or could not come back."""
-        self.is_open = False
+        self.is_away = True
         for callback in list(self.callbacks):
             callback(reason, delay)
 
     def back(self) -> None:
         """It is there again."""
-        self.is_open = True
+        self.is_away = False
         for callback in list(self.callbacks):
             callback(None, None)
 

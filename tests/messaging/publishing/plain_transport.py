@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.messaging.ends import Ends
 from txmsg.abc import DeclaredQueue, Guarantees
 from txmsg.errors import ChannelClosed, ConnectFailed, ConnectionLost, NotSent, PublishUnconfirmed
 from txmsg.messaging.connection.connection import Connection
@@ -32,31 +33,27 @@ def outcome_of(script: deque[Any], default: Any = None) -> Deferred[Any]:
     return fail(outcome) if isinstance(outcome, BaseException) else succeed(outcome)
 
 
-class ScriptedChannel:
+class ScriptedChannel(Ends):
     """Writes down what it is asked."""
 
     def __init__(self, transport: ScriptedTransport, connection: ScriptedConnection) -> None:
+        super().__init__()
         self.transport = transport
         self.connection = connection
-        self.reason: BaseException | None = None
-        self._waiters: list[Deferred[BaseException]] = []
         self.unconfirmed: list[Deferred[Any]] = []
 
     @property
     def is_open(self) -> bool:
         """As the connection."""
-        return self.reason is None and self.connection.is_open
+        return super().is_open and self.connection.is_open
 
     def end(self, reason: BaseException) -> None:
         """It is over."""
         if self.reason is None:
-            self.reason = reason
+            self.unconfirm(reason)
             self.lose(reason)
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.callback(reason)
 
-    def lose(self, reason: BaseException) -> None:
+    def unconfirm(self, reason: BaseException) -> None:
         """What was not confirmed will not be."""
         unconfirmed, self.unconfirmed = self.unconfirmed, []
         for sent in unconfirmed:
@@ -67,15 +64,6 @@ class ScriptedChannel:
         """As the contract has it."""
         self.end(ChannelClosed("closed", 200, initiator="client"))
         return succeed(None)
-
-    def when_closed(self) -> Deferred[BaseException]:
-        """As the contract has it."""
-        waiter: Deferred[BaseException] = Deferred()
-        if self.reason is not None:
-            waiter.callback(self.reason)
-        else:
-            self._waiters.append(waiter)
-        return waiter
 
     def publish(
         self,
@@ -113,19 +101,13 @@ class ScriptedChannel:
         return succeed(None)
 
 
-class ScriptedConnection:
+class ScriptedConnection(Ends):
     """A connection that ends when it is lost."""
 
     def __init__(self, transport: ScriptedTransport) -> None:
+        super().__init__()
         self.transport = transport
-        self.reason: BaseException | None = None
         self.channels: list[ScriptedChannel] = []
-        self._waiters: list[Deferred[BaseException]] = []
-
-    @property
-    def is_open(self) -> bool:
-        """As the contract has it."""
-        return self.reason is None
 
     def channel(self) -> Deferred[ScriptedChannel]:
         """The next outcome of `channels`."""
@@ -138,14 +120,12 @@ class ScriptedConnection:
         return outcome_of(self.transport.channels).addCallback(opened)
 
     def lose(self, reason: BaseException | None = None) -> None:
-        """It is lost."""
+        """It is lost; its channels are told first."""
         reason = reason or ConnectionLost("the connection was lost")
-        self.reason = reason
+        self.is_away = True
         for channel in self.channels:
             channel.end(reason)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(reason)
+        super().lose(reason)
 
     def close(self) -> Deferred[None]:
         """As the contract has it."""
@@ -153,28 +133,13 @@ class ScriptedConnection:
             self.lose(ConnectionLost("closed", 200, initiator="client"))
         return succeed(None)
 
-    def when_closed(self) -> Deferred[BaseException]:
-        """As the contract has it."""
-        waiter: Deferred[BaseException] = Deferred()
-        if self.reason is not None:
-            waiter.callback(self.reason)
-        else:
-            self._waiters.append(waiter)
-        return waiter
-
 
 class ScriptedRecoveringConnection(ScriptedConnection):
     """A connection that comes back."""
 
     def __init__(self, transport: ScriptedTransport) -> None:
         super().__init__(transport)
-        self.is_away = False
         self.callbacks: list[Any] = []
-
-    @property
-    def is_open(self) -> bool:
-        """As the contract has it."""
-        return self.reason is None and not self.is_away
 
     def lose(self, reason: BaseException | None = None) -> None:
         """It is away, or, when it is closed, it is over."""
@@ -183,7 +148,7 @@ class ScriptedRecoveringConnection(ScriptedConnection):
             return
         self.is_away = True
         for channel in self.channels:
-            channel.lose(ConnectionLost("the connection was lost"))
+            channel.unconfirm(ConnectionLost("the connection was lost"))
         for callback in list(self.callbacks):
             callback(ConnectionLost("the connection was lost"), None)
 
