@@ -25,6 +25,9 @@ class Writers(Clock):
         if writer not in self.waiting:
             self.waiting.append(writer)
 
+    def removeReader(self, reader: Any) -> None:
+        """Nothing is read here."""
+
     def removeWriter(self, writer: Any) -> None:
         if writer in self.waiting:
             self.waiting.remove(writer)
@@ -87,3 +90,12 @@ class SendingTests(SynchronousTestCase):
         self.protocol(-1).write(b"frames")
         self.assertEqual(self.reactor.waiting, [self.socket])
         self.assertIs(self.socket.doWrite(), CONNECTION_LOST)
+
+    def test_a_socket_that_is_being_closed(self) -> None:
+        """Its end is the reactor's to find: nobody else tells the protocol."""
+        protocol = self.protocol(4)
+        protocol.write(b"frames")
+        self.socket.loseConnection()
+        self.socket.takes = 1000
+        protocol.write(b"more")
+        self.assertEqual(self.reactor.waiting, [self.socket])

@@ -225,7 +225,7 @@ class WireProtocol(Protocol):
             return
         if size < FLUSH_SIZE * 2 and not self._has_large_output:
             self.transport.write(output[0] if len(output) == 1 else b"".join(output))  # type: ignore[union-attr]
-            if self._sends_at_once and not self._is_paused:
+            if self._sends_at_once and not self._is_paused and not self.transport.disconnecting:  # type: ignore[union-attr]
                 # Not only when the reactor has found out that the socket takes it, a turn later: a request and its
                 # reply are 40 us sooner at their ends.  What went wrong is found again, and told, by the reactor.
                 self.transport.doWrite()  # type: ignore[union-attr]
