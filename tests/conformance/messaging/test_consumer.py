@@ -255,6 +255,24 @@ class ConsumerCases(ConsumerCase):
             await self.pause(0.05)
         self.assertEqual((len(seen) > 0, len(told)), (True, 0 if self.recovers else 1))
 
+    async def test_consume_in_on_cancel(self) -> None:
+        """R25: what a program does that is for every transport: the queue comes back, and is consumed."""
+        queue = await self.start()
+        seen: list[Any] = []
+
+        async def again(queue: Queue, reason: BaseException) -> None:
+            await consumer.consume()
+
+        consumer = Consumer(self.channel, queue, on_message=seen.append, on_cancel=again)
+        await consumer.consume()
+        await (await self.connection().channel()).queue_delete(queue.name)
+        for _ in range(200):
+            await self.send(queue, b"1")
+            await self.pause(0.02)
+            if seen:
+                break
+        self.assertEqual((len(seen) > 0, len(consumer.consumer_tags)), (True, 1))
+
     async def test_iteration(self) -> None:
         """kombu O5, O6: ``async for``, itermessages, drain_consumer; what was not taken is in the queue."""
         queue = await self.start()

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from tests.messaging.consuming.test_message import ScriptedDelivery
 from tests.messaging.over_memory import MemoryCase
 from txmsg.errors import ContentDisallowed, DecodeError, SerializationError
 from txmsg.messaging import Consumer, Message, Queue
@@ -166,6 +167,19 @@ class DecodeErrorTests(DispatchCase):
         self.consume(on_message=seen.append, on_decode_error=lambda message, error: errors.append(error))
         self.send("q", b"broken", **GZIP)
         self.assertEqual((seen, [type(error) for error in errors]), ([], [DecodeError]))
+
+    def test_on_message_and_undecodable_properties(self) -> None:
+        """R20: nobody can tell what the body is."""
+        given: list[Any] = []
+        seen: list[Any] = []
+        consumer = self.consume(on_message=seen.append, on_decode_error=lambda *both: given.append(both))
+        delivery = ScriptedDelivery(b"octets", {})
+        receive = consumer._receiver(self.channel, False)
+        receive(delivery)
+        delivery.properties_error = ValueError("table")
+        receive(delivery)
+        self.assertEqual(([one.body for one in seen], len(given)), ([b"octets"], 1))
+        self.assertIsInstance(given[0][1], DecodeError)
 
     def test_it_fails_itself(self) -> None:
         """That is an error of a handler, and the next message comes."""

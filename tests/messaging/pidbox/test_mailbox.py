@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -18,6 +19,7 @@ from txmsg.errors import (
 from txmsg.messaging import Exchange, Producer, Queue
 from txmsg.messaging.clocks import LamportClock
 from txmsg.messaging.pidbox import Mailbox
+from txmsg.messaging.pidbox.replies import Replies
 
 
 class EntityTests(PidboxCase):
@@ -221,6 +223,18 @@ class CallTests(PidboxCase):
         self.turn()
         self.done(self.connection.close())
         self.failureResultOf(calling)
+
+    def test_closed_while_it_begins_to_listen(self) -> None:
+        """The request is not sent, and no channel is opened for it."""
+        listening: Deferred[None] = Deferred()
+        with mock.patch.object(Replies, "listen", lambda replies: listening):
+            calling = self.mailbox.call(["host"], "ping")
+            self.turn()
+            self.done(self.mailbox.close())
+            listening.callback(None)
+        self.turn()
+        self.failureResultOf(calling, ChannelClosed)
+        self.assertIsNone(self.mailbox._channel)
 
     def test_nothing_is_left_behind(self) -> None:
         """Neither calls that were answered, given up or never sent are remembered, nor their timers."""

@@ -128,7 +128,8 @@ class MessageDispatch:
         try:
             on_message = self.on_message
             if on_message is not None:
-                if message.is_compressed:
+                # Without properties they may be such that nobody can tell what the body is.
+                if not message.properties or message.is_compressed:
                     try:
                         message.open()
                     except Exception as error:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 
-from txmsg.errors import ConfigurationError, NotBoundError, clip
+from txmsg.errors import ChannelClosed, ConfigurationError, NotBoundError, clip
 from txmsg.messaging.clocks import LamportClock
 from txmsg.messaging.connection.channel import Channel
 from txmsg.messaging.entities import Exchange, Queue
@@ -270,6 +270,8 @@ class Mailbox:
             self._replies = Replies(self, self._own_channel())
         replies = self._replies
         await replies.listen()
+        if replies is not self._replies:
+            raise ChannelClosed("the mailbox was closed by the application", 200, initiator="client")
         ticket = str(uuid4())
         request["ticket"] = ticket
         request["reply_to"] = {"exchange": self.reply_exchange.name, "routing_key": self.oid}
