@@ -21,7 +21,7 @@ from txmsg.messaging import Accept, Channel, Connection, Producer, RetryInterval
 from txmsg.rpc.celery.failures import ExceptionClasses
 from txmsg.rpc.celery.result_message import TaskResult, UnreadableResult, build_result, parse_result
 from txmsg.rpc.celery.results.arriving import ResultIterator
-from txmsg.rpc.celery.results.table import ResultTable, StateListener, TaskRecord
+from txmsg.rpc.celery.results.table import ResultTable, StateListener, TaskRecord, check_limits
 
 __all__ = ["REPLY_NAMES", "RESULT_RETRY_POLICY", "ResultBackend"]
 
@@ -92,7 +92,7 @@ class ResultBackend:
         )
         #: Results that were not sent: nobody can be given them, or the retries are used up.
         self.unsendable = 0
-        self._limits = {"max_waiting": max_waiting, "max_kept": max_kept, "max_out_of_band": max_out_of_band}
+        self._limits = check_limits(max_waiting=max_waiting, max_kept=max_kept, max_out_of_band=max_out_of_band)
         self._made_table: ResultTable | None = None
         self._made_producer: Producer | None = None
         self._is_closed = False

@@ -24,7 +24,7 @@ from txmsg.errors import ConfigurationError, Overloaded, RPCTimeout, clip
 from txmsg.rpc.celery.result_message import TaskResult
 from txmsg.rpc.celery.states import PENDING
 
-__all__ = ["ResultCounts", "ResultTable", "StateListener", "TaskRecord"]
+__all__ = ["ResultCounts", "ResultTable", "StateListener", "TaskRecord", "check_limits"]
 
 #: Called with each state of a task, the final one included.
 StateListener = Callable[[TaskResult], object]
@@ -51,6 +51,14 @@ class ResultCounts:
     out_of_band: int = 0
     dropped: int = 0
     undecodable: int = 0
+
+
+def check_limits(**limits: int) -> dict[str, int]:
+    """The limits of a table, as they are; ConfigurationError."""
+    for what, limit in limits.items():
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise ConfigurationError(f"{what} is an int from 1, not {limit!r}")
+    return limits
 
 
 class TaskRecord:
@@ -107,9 +115,7 @@ class ResultTable:
         max_out_of_band: int = 1_000,
         expires: float = 86_400.0,
     ) -> None:
-        for what, limit in (("max_waiting", max_waiting), ("max_kept", max_kept), ("max_out_of_band", max_out_of_band)):
-            if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-                raise ConfigurationError(f"{what} is an int from 1, not {limit!r}")
+        check_limits(max_waiting=max_waiting, max_kept=max_kept, max_out_of_band=max_out_of_band)
         self.clock = clock
         self.counts = ResultCounts()
         self._max_waiting = max_waiting
