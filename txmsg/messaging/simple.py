@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmsg.errors import PublishNacked, QueueEmpty, StaleDelivery
+from txmsg.errors import NotBoundError, PublishNacked, QueueEmpty, StaleDelivery
 from txmsg.messaging.connection.sharing import SharedAttempt
 from txmsg.messaging.consuming.consumer import Consumer
 from txmsg.messaging.consuming.message import NO_ACK, Message
@@ -113,7 +113,8 @@ class SimpleQueue:
             on_cancel=self._deleted,
         )
         (self.queue,) = self.consumer.queues
-        assert self.consumer.channel is not None
+        if self.consumer.channel is None:
+            raise NotBoundError("a simple queue needs a channel or a connection")
         #: The Channel it is on.
         self.channel: Channel = self.consumer.channel
         # A queue without one exchange is reached by its name.

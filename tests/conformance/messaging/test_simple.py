@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, gatherResults
 
 from tests.conformance.messaging.base import MessagingCase, OverBroker, OverMemory, OverRabbitMQ
-from txmsg.errors import ConsumerCancelled, ContentDisallowed, PublishNacked, QueueEmpty
+from txmsg.errors import ConsumerCancelled, ContentDisallowed, NotBoundError, PublishNacked, QueueEmpty
 from txmsg.messaging.entities import Exchange, Queue
 from txmsg.messaging.simple import SimpleBuffer, SimpleQueue
 
@@ -74,6 +74,8 @@ class SimpleCases(MessagingCase):
         await queue.put(1)
         await queue.close()
         self.assertEqual((await other.get(timeout=10)).payload, 1)
+        with self.assertRaisesRegex(NotBoundError, "needs a channel or a connection"):
+            SimpleQueue(None, "q")  # type: ignore[arg-type]
 
     async def test_empty(self) -> None:
         """At once, or after the timeout; the class knows the error (kombu M5, M6, M13)."""

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from tests.messaging.over_memory import MemoryCase
-from txmsg.errors import ChannelLimitExceeded, ConnectionLimitExceeded, LimitExceeded, NotFound, PoolClosed
-from txmsg.messaging.pools import ChannelPool, ConnectionPool
+from txmsg.errors import (
+    ChannelLimitExceeded,
+    ConfigurationError,
+    ConnectionLimitExceeded,
+    LimitExceeded,
+    NotFound,
+    PoolClosed,
+)
+from txmsg.messaging.pools import ChannelPool, ConnectionPool, Connections, Producers
 
 
 class ConnectionPoolTests(MemoryCase):
@@ -13,6 +20,14 @@ class ConnectionPoolTests(MemoryCase):
     def setUp(self) -> None:
         super().setUp()
         self.pool = self.connection.Pool(2)
+
+    def test_what_is_no_connection(self) -> None:
+        """A URL, say, is refused where it is written (kombu L12, L16)."""
+        with self.assertRaisesRegex(ConfigurationError, "like a Connection, not like a str"):
+            ConnectionPool("memory://", 2)  # type: ignore[arg-type]
+        for group in (Connections(limit=2), Producers(limit=2)):
+            with self.assertRaises(ConfigurationError):
+                group["memory://"]
 
     def test_nothing_is_opened(self) -> None:
         """Acquiring connects nothing; what is lent is another connection to the same place (kombu L6)."""

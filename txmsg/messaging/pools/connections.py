@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 
-from txmsg.errors import ChannelLimitExceeded, ConnectionLimitExceeded
+from txmsg.errors import ChannelLimitExceeded, ConfigurationError, ConnectionLimitExceeded
 from txmsg.messaging.connection.channel import Channel
 from txmsg.messaging.pools.resource import Resource
 
@@ -34,6 +34,10 @@ class ConnectionPool(Resource["Connection"]):
     kind: ClassVar[str] = "connections"
 
     def __init__(self, connection: Connection, limit: int | None = None) -> None:
+        if not hasattr(connection, "clone"):
+            raise ConfigurationError(
+                f"a pool is of connections like a Connection, not like a {type(connection).__name__}"
+            )
         self.connection = connection
         super().__init__(limit, reactor=connection.reactor)
 
