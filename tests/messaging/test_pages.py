@@ -74,9 +74,9 @@ class PageTests(ReactorTestCase):
         """Policies."""
         await self.run_page("messaging-retrying")
 
-    async def test_services(self) -> None:
+    async def test_workers(self) -> None:
         """Workers are defined, and none is started."""
-        await self.run_page("messaging-services")
+        await self.run_page("messaging-workers")
 
     async def test_serialization(self) -> None:
         """By producer and consumer, and by hand."""
