@@ -249,7 +249,13 @@ class ProducerTests(DeclaredCase):
         errors: list[Exception] = []
 
         async def handler(body: Any, message: Any, producer: Any) -> None:
-            for call in (lambda: producer.reply(message, 1), lambda: producer.publish(1, "q", colour="red")):
+            for call in (
+                lambda: producer.reply(message, 1),
+                lambda: producer.publish(1, "q", colour="red"),
+                lambda: producer.publish(1, "q", expiration=-1),
+                lambda: producer.publish(1, "q", delivery_mode=7),
+                lambda: producer.publish(1, "q", exchange=None),
+            ):
                 try:
                     await call()
                 except Exception as error:
@@ -258,8 +264,14 @@ class ProducerTests(DeclaredCase):
         self.run_one("work", handler=handler)
         self.publish(b"1", **JSON)
         self.assertEqual(
-            [str(error) for error in errors],
-            ["the message has no reply_to: its sender waits for no answer", "a message has no property colour"],
+            [str(error).partition(":")[0] for error in errors],
+            [
+                "the message has no reply_to",
+                "a message has no property colour",
+                "expiration is -1",
+                "delivery_mode is 7",
+                "exchange is None",
+            ],
         )
         self.stopped()
 

@@ -11,6 +11,8 @@ from typing import Any
 from txmsg.amqp import BasicProperties
 from txmsg.errors import ConfigurationError, EncodeError
 from txmsg.messaging.consuming.message import Message
+from txmsg.messaging.entities.exchange import delivery_mode_of, exchange_name
+from txmsg.messaging.entities.fields import milliseconds, seconds
 from txmsg.messaging.serialization import encode_body
 
 __all__ = ["ServiceProducer"]
@@ -47,7 +49,7 @@ class ServiceProducer:
         content_type: str | None = None,
         content_encoding: str | None = None,
         headers: dict[str, Any] | None = None,
-        delivery_mode: int = 2,
+        delivery_mode: int | str = 2,
         expiration: float | None = None,
         mandatory: bool | None = None,
         timeout: float | None = None,
@@ -56,12 +58,13 @@ class ServiceProducer:
         """Publish one value.
 
         exchange: an Exchange or its name; "" is the default one, which routes to the queue that `routing_key` names.
-        content_type: the body is octets or text of that type, and is sent as it is.   delivery_mode: 2 is persistent.
+        content_type: the body is octets or text of that type, and is sent as it is.
+        delivery_mode: 2 or "persistent", 1 or "transient".
         expiration: seconds.   timeout: seconds in all, over outages too; None: the service's `publish_timeout`.
         mandatory: fail with PublishReturned when it is routed to no queue; None: as the publisher does.
         properties: others of AMQP's, such as priority and correlation_id.
 
-        EncodeError, and as :meth:`txmsg.amqp.Publisher.publish`.
+        EncodeError, ConfigurationError (a value that cannot be used), and as :meth:`txmsg.amqp.Publisher.publish`.
         """
         encoded = encode_body(
             body,
@@ -73,20 +76,23 @@ class ServiceProducer:
         headers = dict(headers or {})
         if encoded.compression is not None:
             headers["compression"] = encoded.compression
+        expires = seconds("expiration", expiration)
+        mode = delivery_mode_of(delivery_mode)
         try:
             made = BasicProperties(
                 content_type=encoded.content_type,
                 content_encoding=encoded.content_encoding,
                 headers=headers or None,
-                delivery_mode=delivery_mode,
-                expiration=None if expiration is None else str(round(expiration * 1000)),
+                delivery_mode=mode,
+                expiration=None if expires is None else str(milliseconds(expires)),
                 **properties,
             )
         except TypeError:
             unknown = ", ".join(sorted(set(properties) - set(BasicProperties.NAMES)))
             raise EncodeError(f"a message has no property {unknown}") from None
-        name = exchange if isinstance(exchange, str) else exchange.name
-        return self._publisher.publish(name, routing_key, encoded.body, made, mandatory=mandatory, timeout=timeout)
+        return self._publisher.publish(
+            exchange_name(exchange), routing_key, encoded.body, made, mandatory=mandatory, timeout=timeout
+        )
 
     def reply(self, message: Message, body: Any, **details: Any) -> Any:
         """Publish the answer to a message: to its `reply_to`, with its correlation id.
