@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, ClassVar
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -359,7 +360,7 @@ class WorkerCases(WorkerCase):
         self.assertEqual(got, 21)
 
     async def test_a_lost_connection(self) -> None:
-        """celery 5.2, A-14: the worker's connections are lost while tasks run: each client gets its result, and a task
+        """celery A-14: the worker's connections are lost while tasks run: each client gets its result, and a task
         with late acks is run once more.
         """
         proxy = DisruptionProxy("127.0.0.1", self.port())
@@ -386,6 +387,23 @@ class WorkerCases(WorkerCase):
         self.assertEqual((slow, added), ("slow", 3))
         await self.until(lambda: not worker.executions_running)
         self.assertEqual((len(runs), worker.counts.unanswered), (2, 0))
+
+    async def test_what_cannot_be_answered(self) -> None:
+        """celery N-01 to N-04: an id that fits into no property; messages that crash Celery's own worker."""
+        worker = await self.work()
+        channel = await self.connection().channel()
+        plain = {"content_type": "application/json", "content_encoding": "utf-8", "reply_to": str(uuid4())}
+        for body, headers in (
+            (b"[[], {}, {}]", {"task": "fail", "id": "x" * 3000}),
+            (b"[[], {}]", {"task": "add", "id": "1"}),
+            (b"", {"task": "add", "id": "1"}),
+            (b"[[], {}, {}]", {"task": "add"}),
+        ):
+            await channel.publish("", self.queue, body, {**plain, "headers": headers})
+        self.assertEqual(await self.client("return tasks['add'].delay(1, 1).get(timeout=10)"), 2)
+        await self.until(lambda: not worker.executions_running)
+        self.assertEqual((worker.counts.bad, worker.counts.unanswered), (4, 0))
+        await self.until_depth(self.queue, 0)
 
     async def test_a_blocking_task(self) -> None:
         """In a thread, with progress from there."""

@@ -56,6 +56,21 @@ class ResultTests(WorkerCase):
         self.assertEqual((result.task_id, result.group_id, result.parent_id), ("id-1", "g", "p"))
         self.assertEqual((result.children, result.traceback, result.date_done), ((), None, self.at(0)))
 
+    def test_extended(self) -> None:
+        """celery H-09: only where it is asked for."""
+        self.tasks.task(name="t")(lambda x, *, y: x)
+        self.work(result_extended=True)
+        self.call("t", 1, kwargs={"y": 2})
+        expected = {
+            "name": "t",
+            "args": [1],
+            "kwargs": {"y": 2},
+            "worker": "txmsg@test",
+            "retries": 0,
+            "queue": "celery",
+        }
+        self.assertEqual(dict(self.last().extended), expected)
+
     def test_failures(self) -> None:
         """celery J-01 to J-04: type, module, arguments and the traceback of the function, as data."""
 
@@ -163,7 +178,7 @@ class IgnoredTests(WorkerCase):
 
 
 class SettlementTests(WorkerCase):
-    """When the message is acked, and how (celery 5.2, J-12, J-13)."""
+    """When the message is acked, and how (celery J-12, J-13)."""
 
     def test_acks_early_and_late(self) -> None:
         """Early: before it runs.  Late: after its result."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred, fail
+
 from tests.rpc.celery.worker.worker_case import WorkerCase
+from txmsg.errors import OperationalError
 from txmsg.rpc.celery import Embed, Signature, chain
 
 
@@ -120,6 +123,28 @@ class ChainTests(FollowingCase):
         ids = self.call_chain(Signature("odd"), Signature("note"))
         self.assertEqual([self.error(each)[0] for each in ids], ["EncodeError", "EncodeError"])
         self.assertEqual(self.calls, [])
+
+    def test_without_a_broker_for_what_follows(self) -> None:
+        """celery K-05: with late acks the task is run again; with early ones its client, and the rest's, are told."""
+        runs: list[str] = []
+        self.tasks.task(name="early")(lambda: runs.append("early"))
+        self.tasks.task(name="late", acks_late=True)(lambda: runs.append("late"))
+        self.work()
+        worker, send_task = self.worker, self.worker.outgoing.send_task
+        failures = [1, 1]
+
+        def away(*args: Any) -> Deferred[None]:
+            if failures:
+                failures.pop()
+                return fail(OperationalError("no broker"))
+            return send_task(*args)
+
+        worker.outgoing.send_task = away  # type: ignore[assignment]
+        ids = self.call_chain(Signature("early"), Signature("none"))
+        self.assertEqual([self.error(each)[0] for each in ids], ["OperationalError"] * 2)
+        ids = self.call_chain(Signature("late"), Signature("none", immutable=True))
+        self.assertEqual((runs, self.depth("celery")), (["early", "late", "late"], (0, 0)))
+        self.assertEqual([self.states(each) for each in ids], [["SUCCESS"], ["SUCCESS"]])
 
     def test_the_header_of_a_chord(self) -> None:
         """celery M-08: the task itself is answered; the body is not run."""

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.rpc.celery.worker.worker_case import WorkerCase
+from txmsg.errors import PreconditionFailed
 from txmsg.messaging.pidbox import Mailbox
 from txmsg.rpc.celery.worker import Retry, SoftTimeLimitExceeded
 
@@ -119,6 +120,18 @@ class RetryTests(WorkerCase):
         self.call("t")
         self.assertEqual((self.error()[:2], self.depth("celery")), (("EncodeError", "kombu.exceptions"), (0, 0)))
 
+    def test_a_retry_that_expires(self) -> None:
+        """celery K-09, K-10: a worker says so; the broker, which would not, is not asked to drop it."""
+
+        @self.tasks.task(name="t", bind=True)
+        def task(request: Any) -> None:
+            request.retry(countdown=60)
+
+        self.work()
+        self.call("t", expires=self.at(30))
+        self.turn(61)
+        self.assertEqual((self.states(), self.error()[2]), (["RETRY", "REVOKED"], ("expired",)))
+
     def test_an_own_retry_is_not_wrapped(self) -> None:
         """retry() while a Retry is handled is that one."""
 
@@ -165,6 +178,22 @@ class EtaTests(WorkerCase):
         self.turn()
         self.assertEqual(len(self.states()), 21)
         self.assertEqual(worker._intakes[0].window, 2)
+
+    def test_what_comes_again_is_held_once(self) -> None:
+        """The broker closes a channel whose deliveries are unsettled for too long (consumer_timeout)."""
+        runs: list[int] = []
+        self.tasks.task(name="t")(runs.append)
+        worker = self.work()
+        self.call("t", 1, countdown=7200)
+        for _ in range(3):
+            self.turn(1800)
+            channel: Any = worker._intakes[0]._channel
+            channel.transport_channel.end(PreconditionFailed("consumer_timeout", 406, initiator="server"))
+            self.turn(1)
+            self.turn(1)
+            self.assertEqual(len(worker.executions_held), 1)
+        self.turn(1800)
+        self.assertEqual((runs, self.depth("celery"), worker.counts.stale), ([1], (0, 0), 3))
 
     def test_expires(self) -> None:
         """celery K-08, K-09: on receipt, and again just before it runs."""

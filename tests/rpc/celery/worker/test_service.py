@@ -6,13 +6,18 @@ import json
 from typing import Any
 
 from twisted.application.service import IService
+from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
+from tests.cases import ReactorTestCase
 from tests.rpc.celery.worker.worker_case import START, WorkerCase
 from txmsg.errors import ConfigurationError, PreconditionFailed
 from txmsg.messaging import Queue
 from txmsg.rpc.celery.worker import CeleryWorker, Tasks
+
+reactor: Any = installed_reactor
 
 PLAIN: dict[str, Any] = {"content_type": "application/json", "content_encoding": "utf-8"}
 
@@ -61,7 +66,7 @@ class DeclaringTests(WorkerCase):
 
 
 class BadMessageTests(WorkerCase):
-    """celery 8.1: N-01 to N-16: nothing stops the worker, nothing comes again, and who can be told is told."""
+    """celery N-01 to N-16: nothing stops the worker, nothing comes again, and who can be told is told."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -259,6 +264,23 @@ class StoppingTests(WorkerCase):
         self.wait[0].callback(1)
         self.turn()
         self.assertEqual(self.states(), ["SUCCESS"])
+
+
+class OutageTests(ReactorTestCase):
+    """R30: a stop while there is no broker."""
+
+    async def test_a_stop_while_it_connects(self) -> None:
+        """It ends, and so does the start."""
+        worker = CeleryWorker("amqp://127.0.0.1:1")
+        starting = worker.start()
+        ended: list[Any] = []
+        starting.addBoth(ended.append)
+        await deferLater(reactor, 0.05)
+        self.assertEqual(ended, [])
+        begin = reactor.seconds()
+        await worker.stop()
+        self.assertLess(reactor.seconds() - begin, 4)
+        self.assertEqual(len(ended), 1)
 
 
 class SettingTests(WorkerCase):

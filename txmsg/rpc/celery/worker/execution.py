@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -142,7 +143,20 @@ class Execution:
             now=self.worker.now(),
             group_id=request.group_id,
             parent_id=request.parent_id,
+            extended=self._extended() if self.worker.result_extended else None,
         )
+
+    def _extended(self) -> dict[str, Any]:
+        """What `result_extended` adds (H-09)."""
+        request = self.request
+        return {
+            "name": request.name,
+            "args": request.args,
+            "kwargs": request.kwargs,
+            "worker": self.worker.hostname,
+            "retries": request.retries,
+            "queue": self.intake.queue.name,
+        }
 
     def call_from_thread(self, state: str, result: Any) -> None:
         """As :meth:`send_state`, from another thread; what cannot be sent is logged."""
@@ -357,7 +371,9 @@ class Execution:
         options.setdefault("serializer", serializers.type_to_name.get(properties.get("content_type") or "", "json"))
         options.setdefault("compression", self.message.headers.get("compression"))
         options.setdefault("persistent", properties.get("delivery_mode", 2) != 1)
-        return build_retry(self.request, eta=retry.eta, now=self.worker.now(), **options)
+        made = build_retry(self.request, eta=retry.eta, now=self.worker.now(), **options)
+        # The broker would drop it silently; a worker answers that it has expired.
+        return replace(made, properties={key: made.properties[key] for key in made.properties if key != "expiration"})
 
     async def _retry(self, retry: Retry, failure: Failure) -> None:
         """RETRY, then the message of the next attempt; when that is confirmed, this one is acked (K-01 to K-05)."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from txmsg.errors import RemoteError, clip
+from txmsg.rpc.celery.task_request import BadTask, TaskRequest
 
 __all__ = [
     "Ignore",
@@ -18,6 +19,7 @@ __all__ = [
     "SoftTimeLimitExceeded",
     "TaskOutcome",
     "max_retries_exceeded",
+    "not_registered",
     "rejected",
     "soft_time_limit_exceeded",
     "task_revoked",
@@ -116,3 +118,21 @@ def soft_time_limit_exceeded() -> RemoteError:
 def worker_lost(reason: str) -> RemoteError:
     """The worker ended before the task, which nobody runs again (J-14)."""
     return _celery("WorkerLostError", reason, module=_BILLIARD)
+
+
+def not_registered(request: TaskRequest) -> BadTask:
+    """A task that is not registered (J-09)."""
+    return BadTask(
+        reason="there is no such task here",
+        exc_type="NotRegistered",
+        exc_module="celery.exceptions",
+        exc_args=(request.name,),
+        task_id=request.task_id,
+        name=request.name,
+        reply_to=request.reply_to,
+        correlation_id=request.correlation_id,
+        ignore_result=request.ignore_result,
+        root_id=request.root_id,
+        parent_id=request.parent_id,
+        group_id=request.group_id,
+    )

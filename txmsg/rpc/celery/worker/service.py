@@ -25,12 +25,13 @@ from txmsg.errors import ConfigurationError, SettlementError, TxmsgError, clip
 from txmsg.messaging import Accept, Connection, Message, Queue, serializers
 from txmsg.rpc.celery.result_message import build_result
 from txmsg.rpc.celery.states import FAILURE
-from txmsg.rpc.celery.task_request import BadTask, TaskRequest, parse_task
+from txmsg.rpc.celery.task_request import BadTask, parse_task
 from txmsg.rpc.celery.worker.control import Control
 from txmsg.rpc.celery.worker.counts import WorkerCounts
 from txmsg.rpc.celery.worker.execution import Execution
 from txmsg.rpc.celery.worker.following import Following
 from txmsg.rpc.celery.worker.intake import Intake
+from txmsg.rpc.celery.worker.outcomes import not_registered
 from txmsg.rpc.celery.worker.outgoing import Outgoing, celery_queue
 from txmsg.rpc.celery.worker.task import Tasks
 
@@ -54,7 +55,9 @@ class CeleryWorker(Service):
     prefetch_count: int | None -- messages that are fetched and not settled, of each queue; those that wait for their
         eta are not counted; None: as `concurrency`.
     acks_late: bool -- False: a message is acked before its task is run, as Celery does it; True: after its result was
-        sent, so that it is run again when the worker dies.   track_started: bool -- send STARTED.
+        sent, so that it is run again when the worker dies.
+    track_started: bool -- send STARTED.   result_extended: bool -- results repeat name, args, kwargs, retries, worker
+        and queue.
     accept -- serializers of tasks, ["json"]; results are JSON.
     reply_prefixes -- beginnings of further names that results may go to, beside UUIDs and the brokers' own.
     default_queue: str | None -- for tasks that follow others and name no queue; None: the first of `queues`.
@@ -75,6 +78,7 @@ class CeleryWorker(Service):
         prefetch_count: int | None = None,
         acks_late: bool = False,
         track_started: bool = False,
+        result_extended: bool = False,
         accept: Accept = ("json",),
         reply_prefixes: Iterable[str] = (),
         default_queue: str | None = None,
@@ -100,6 +104,7 @@ class CeleryWorker(Service):
         self.prefetch_count = min(concurrency, 65535) if prefetch_count is None else prefetch_count
         self.acks_late = acks_late
         self.track_started = track_started
+        self.result_extended = result_extended
         self.hostname = hostname or f"txmsg{os.getpid()}.{token_hex(3)}@{socket.gethostname()}"
         self.drain_timeout = drain_timeout
         self.close_timeout = close_timeout
@@ -113,11 +118,14 @@ class CeleryWorker(Service):
         self._intakes: list[Intake] = []
         self._starting: Deferred[None] | None = None
         self._is_stopping = False
+        #: Tasks that were at work when the last stop had no patience any more.
+        self.unfinished = 0
         self._stopped: Deferred[None] | None = None
         #: Tasks that run, that wait for a place, and that wait for their eta.
         self.executions_running: dict[Execution, None] = {}
         self.executions_waiting: deque[Execution] = deque()
         self.executions_held: dict[Execution, None] = {}
+        self._held_by_id: dict[str, Execution] = {}
         #: Answers to what is not run, under way.
         self._answering: set[Deferred[Any]] = set()
         self._idle_waiters: list[Deferred[None]] = []
@@ -242,7 +250,7 @@ class CeleryWorker(Service):
         task = self.tasks.get(parsed.name)
         if task is None:
             self.counts.unknown += 1
-            self._answer(self._refuse(message, _unknown(parsed), parsed.embed.chain), message)
+            self._answer(self._refuse(message, not_registered(parsed), parsed.embed.chain), message)
             return
         execution = Execution(self, intake, message, parsed, task)
         reason = execution.why_not()
@@ -297,7 +305,13 @@ class CeleryWorker(Service):
 
     def _hold(self, execution: Execution) -> None:
         """Keep it until its eta; another message may come in its place (K-06)."""
+        # A channel that was closed because of `consumer_timeout` brings it again while the lost one is still here.
+        lost = self._held_by_id.get(execution.request.task_id)
+        if lost is not None and lost.is_stale:
+            self._unhold(lost)
+            self.counts.stale += 1
         self.executions_held[execution] = None
+        self._held_by_id[execution.request.task_id] = execution
         execution.intake.hold()
         self._wait(execution)
 
@@ -320,6 +334,8 @@ class CeleryWorker(Service):
             execution.timer.cancel()
         execution.timer = None
         del self.executions_held[execution]
+        if self._held_by_id.get(execution.request.task_id) is execution:
+            del self._held_by_id[execution.request.task_id]
         execution.intake.release()
 
     # -- running ---------------------------------------------------------------------------------------
@@ -399,6 +415,7 @@ class CeleryWorker(Service):
         for execution in waiting:
             execution.give_back()
         await self._within(self.drain_timeout, self._when_idle(), "draining")
+        self.unfinished = len(self.executions_running)
         for execution in list(self.executions_running):
             execution.stop()
         await self._within(self.close_timeout, self._when_idle(), "sending the last results")
@@ -410,6 +427,11 @@ class CeleryWorker(Service):
         await self._within(self.close_timeout, _all(ending), "closing")
         self._is_stopping = False
 
+    def stop_now(self) -> None:
+        """Cut a stop short that waits for tasks at work, as if `drain_timeout` were over."""
+        if self._is_stopping:
+            self._tell_idle_waiters()
+
     def _when_idle(self) -> Deferred[None]:
         if not self.executions_running and not self._answering:
             return succeed(None)
@@ -418,11 +440,14 @@ class CeleryWorker(Service):
         return waiter
 
     def _tell_if_idle(self) -> None:
-        if not self.executions_running and not self._answering and self._idle_waiters:
-            waiters, self._idle_waiters = self._idle_waiters, []
-            for waiter in waiters:
-                if not waiter.called:
-                    waiter.callback(None)
+        if not self.executions_running and not self._answering:
+            self._tell_idle_waiters()
+
+    def _tell_idle_waiters(self) -> None:
+        waiters, self._idle_waiters = self._idle_waiters, []
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(None)
 
     async def _within(self, seconds: float, deferred: Deferred[Any], what: str) -> None:
         """Wait for it that long; how it ends is only logged."""
@@ -442,24 +467,6 @@ def _tasks_of(given: Any) -> Tasks:
     if not isinstance(found, Tasks):
         raise ConfigurationError(f"tasks are Tasks, or what has them as `tasks`, not {type(given).__name__}")
     return found
-
-
-def _unknown(request: TaskRequest) -> BadTask:
-    """A task that is not registered (J-09)."""
-    return BadTask(
-        reason="there is no such task here",
-        exc_type="NotRegistered",
-        exc_module="celery.exceptions",
-        exc_args=(request.name,),
-        task_id=request.task_id,
-        name=request.name,
-        reply_to=request.reply_to,
-        correlation_id=request.correlation_id,
-        ignore_result=request.ignore_result,
-        root_id=request.root_id,
-        parent_id=request.parent_id,
-        group_id=request.group_id,
-    )
 
 
 def _settle(how: Callable[[], None]) -> None:
