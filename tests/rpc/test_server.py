@@ -347,6 +347,17 @@ class LifeTests(ServerCase):
         self.assertEqual(self.server.counts.given_back, 1)
         self.done(self.server.stop())
 
+    def test_cut_short(self) -> None:
+        """R30: a second signal: nothing is waited for any more."""
+        self.request({"method": "wait"})
+        self.server.stop_now()
+        stopping = self.server.stop()
+        self.turn()
+        self.assertNoResult(stopping)
+        self.server.stop_now()
+        self.done(stopping)
+        self.assertEqual((self.server.unfinished, self.depth("math")), (1, (1, 0)))
+
     def test_as_a_service(self) -> None:
         """IService: with a parent; and again."""
         self.done(self.server.stop())

@@ -59,6 +59,8 @@ class RPCServer(Service):
     drain_timeout: float -- seconds that functions at work are given at a stop, 10.
     close_timeout: float -- seconds for each thing that then remains, 5.
     wall_clock -- seconds since 1970, to which the deadlines of requests are compared.
+
+    counts: ServerCounts.   unfinished: int -- functions that were still at work when the last stop gave up waiting.
     """
 
     def __init__(
@@ -97,6 +99,8 @@ class RPCServer(Service):
         self._channel: Channel | None = None
         self._starting: Deferred[None] | None = None
         self._is_stopping = False
+        #: Functions that were at work when the last stop had no patience any more.
+        self.unfinished = 0
         self._stopped: Deferred[None] | None = None
         #: Functions that are waited for, and requests that wait for one of them to end.
         self._running: dict[IncomingCall, Deferred[Any]] = {}
@@ -285,9 +289,12 @@ class RPCServer(Service):
             _log.failure("what came after a function failed", failure=outcome)
         self._begin_waiting()
         if not self._running:
-            waiters, self._idle_waiters = self._idle_waiters, []
-            for waiter in waiters:
-                waiter.callback(None)
+            self._tell_idle_waiters()
+
+    def _tell_idle_waiters(self) -> None:
+        waiters, self._idle_waiters = self._idle_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
 
     def _begin_waiting(self) -> None:
         """Begin as many as there is room for; not again within itself, for those that end at once."""
@@ -373,6 +380,7 @@ class RPCServer(Service):
         self.counts.given_back += len(waiting)
         if self._running:
             await self._within(self.drain_timeout, self._when_idle(), "draining")
+        self.unfinished = len(self._running)
         for running in list(self._running.values()):
             running.cancel()
         await self._within(self.close_timeout, self._replies.close(), "closing the channel of the replies")
@@ -381,6 +389,11 @@ class RPCServer(Service):
         if closing is not None:
             await self._within(self.close_timeout, closing, "closing")
         self._is_stopping = False
+
+    def stop_now(self) -> None:
+        """Cut a stop short that waits for functions at work, as if `drain_timeout` were over."""
+        if self._is_stopping:
+            self._tell_idle_waiters()
 
     def _when_idle(self) -> Deferred[None]:
         waiter: Deferred[None] = Deferred()

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from tests.certificates import shared_authority
 from tests.conformance.messaging.base import MessagingCase, OverBroker, OverMemory, OverRabbitMQ, reactor
 from txmsg.errors import (
     ChannelClosed,
@@ -233,6 +234,24 @@ class WithoutPlainChannels(OverBroker, RPCCases):
 
 class RPCOverRabbitMQ(OverRabbitMQ, RPCCases):
     """RabbitMQ."""
+
+
+class OverTLS(OverBroker, RPCCase):
+    """amqps://."""
+
+    async def test_calls(self) -> None:
+        """The same over TLS, alone and many at a time."""
+        await self.node.listen_with_tls()
+        self.tls_url = f"amqps://localhost:{self.node.tls_port}?ssl_ca_certs={shared_authority().certificate_file}"
+        await self.serve()
+        client = self.client()
+        self.assertEqual(await client.call(self.queue, "add", 1, 2), 3)
+        calls = [client.call(self.queue, "add", n, 1) for n in range(300)]
+        self.assertEqual(await gatherResults(calls), [n + 1 for n in range(300)])
+
+    def url(self) -> str:
+        """Of the port for TLS."""
+        return self.tls_url
 
 
 class RestartCases(RPCCase):
