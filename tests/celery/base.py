@@ -8,10 +8,11 @@ class ClientOverRabbitMQ(OverRabbitMQNode, ClientCases): ...
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
 
@@ -53,6 +54,10 @@ class CeleryCase(ReactorTestCase):
         worker = await self.in_thread(lambda: WorkerProcess(url, queue, pool).wait())
         self.addCleanup(worker.close)
         return worker
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Begin it now."""
+        return Deferred.fromCoroutine(work)
 
     async def failure(self, deferred: Awaitable[Any], *types: type[E]) -> E:
         """The exception that `deferred` fails with, which must be one of `types`."""
