@@ -48,8 +48,8 @@ class Consumer(Subscribing):
         as on_error.   on_error(message, error): a callback failed; None: it is logged.  The message is not settled.
     accept -- content types or names of serializers; None: JSON, text and raw octets.  SerializerNotInstalled at once
         for a name that is not known.
-    prefetch_count: int | None -- unsettled messages of each queue at most, 0: any number; None: what the channel has,
-        but 200 where messages are iterated over.
+    prefetch_count: int | None -- unsettled messages of each queue at most, 0: any number; None: what the channel has
+        (by default 200 on amqp://, 10,000 on memory://), but 200 where messages are iterated over.
     tag_prefix: str | None -- tags are this and a number; None: "txmsg.".
     accept_compression -- names or media types that are decompressed; None: zlib and gzip.  CodecNotInstalled at once
         for one that is not known.   limits -- of decompressing.
@@ -81,6 +81,12 @@ class Consumer(Subscribing):
     ) -> None:
         if prefetch_count is not None:
             _check_prefetch(prefetch_count)
+        if callable(callbacks):
+            raise ConfigurationError("callbacks is a list: [callback]")
+        callbacks = list(callbacks or ())
+        for given in (*callbacks, on_message, on_decode_error, on_error, on_cancel):
+            if given is not None and not callable(given):
+                raise ConfigurationError(f"a {type(given).__name__} cannot be called back")
         unpacked = None if accept_compression is None else compressions.accept(accept_compression)
         super().__init__(
             channel,
@@ -91,7 +97,7 @@ class Consumer(Subscribing):
             tag_prefix,
             on_cancel,
             trust=Trust.of(accept, unpacked, limits),
-            callbacks=list(callbacks or ()),
+            callbacks=callbacks,
             on_message=on_message,
             on_decode_error=on_decode_error,
             on_error=on_error,
