@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from tests.messaging.consuming.test_message import ScriptedDelivery
 from tests.messaging.over_memory import MemoryCase
-from txmsg.errors import ContentDisallowed, DecodeError, SerializationError
+from txmsg.errors import ConfigurationError, ContentDisallowed, DecodeError, SerializationError
 from txmsg.messaging import Consumer, Message, Queue
 
 GZIP = {"content_type": "application/json", "headers": {"compression": "application/x-gzip"}}
@@ -33,6 +33,17 @@ class CallbackTests(DispatchCase):
         consumer.register_callback(lambda body, message: seen.append((2, message.payload)))
         self.send("q", b"[1]", b"[2]")
         self.assertEqual(seen, [(1, [1]), (2, [1]), (1, [2]), (2, [2])])
+
+    def test_what_cannot_be_called(self) -> None:
+        """kombu H5, H7, H8: is refused where it is written, and not at the first message."""
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"callbacks": print}, "callbacks is a list"),
+            ({"callbacks": ["handle"]}, "a str cannot be called back"),
+            *[({name: 7}, "an? int cannot") for name in ("on_message", "on_decode_error", "on_error", "on_cancel")],
+        ]
+        for settings, expected in wrong:
+            with self.subTest(settings=settings), self.assertRaisesRegex(ConfigurationError, expected):
+                Consumer(self.channel, Queue("q"), **settings)
 
     def test_receive_without_callbacks(self) -> None:
         """kombu H6: NotImplementedError."""
