@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 
@@ -283,5 +284,6 @@ class RestartOverBroker(OverBroker, RestartCases):
     durable = True
 
 
+@pytest.mark.long
 class RestartOverRabbitMQ(OverRabbitMQ, RestartCases):
     """RabbitMQ."""
