@@ -36,6 +36,7 @@ from txmsg.errors import (
 )
 from txmsg.transports import register, transport_for
 from txmsg.transports.options import check_options
+from txmsg.wire.primitives import encode_short_string
 
 
 class Store:
@@ -244,6 +245,8 @@ class ListChannel:
         mandatory: bool = False,
     ) -> Deferred[Any]:
         def put() -> None:
+            for name in (exchange, routing_key):
+                encode_short_string(name, "the name")
             if exchange:
                 raise NotFound(f"NOT_FOUND - no exchange '{exchange}' in vhost '/'")
             if not isinstance(body, (bytes, bytearray, memoryview)):

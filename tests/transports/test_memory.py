@@ -455,12 +455,21 @@ class CallTests(MemoryTestCase):
         thread.join()
         self.assertEqual(raised, [WrongThread] * 5)
 
+    def test_delivery_mode(self) -> None:
+        """Only 1 and 2, as RabbitMQ has it; the broker's refusal ends the channel."""
+        channel = self.channel()
+        for mode in (1, 2):
+            self.successResultOf(channel.publish("", "q", b"", {"delivery_mode": mode}))
+        self.failureResultOf(channel.publish("", "q", b"", {"delivery_mode": 3}), PreconditionFailed)
+        self.assertFalse(channel.is_open)
+
     def test_arguments_that_amqp_cannot_carry(self) -> None:
         """EncodeError; the channel stays open."""
         channel = self.channel()
         calls: list[Deferred[Any]] = [
             channel.queue_declare("x" * 256),
             channel.queue_declare(5),  # type: ignore[arg-type]
+            channel.queue_declare("", arguments=[]),  # type: ignore[arg-type]
             channel.queue_declare("q", arguments={"x": object()}),
             channel.queue_declare("q", arguments=[1]),  # type: ignore[arg-type]
             channel.publish(None, "q", b""),  # type: ignore[arg-type]

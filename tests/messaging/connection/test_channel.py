@@ -15,6 +15,7 @@ from txmsg.errors import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionLost,
+    EncodeError,
     NotFound,
     OperationalError,
     OperationTimeout,
@@ -89,6 +90,12 @@ class LazyTests(ScriptedConnectionCase):
         channel = self.connection(AuthenticationFailed("no")).default_channel
         self.failureResultOf(channel.publish("", "q", b""), AuthenticationFailed)
         self.successResultOf(channel.publish("", "q", b""))
+
+    def test_cancel_of_what_is_no_tag(self) -> None:
+        """It fails, and is not raised."""
+        tags: list[Any] = [None, 5, [], {}]
+        for tag in tags:
+            self.failureResultOf(self.connection().default_channel.cancel(tag), EncodeError)
 
     def test_close(self) -> None:
         """It ends the channel of the transport; calls fail; open() makes another; twice is fine."""

@@ -239,7 +239,7 @@ class DeclaringTests(ProducerCase):
     def test_what_cannot_be_declared(self) -> None:
         """kombu G17."""
         self.refused(ConfigurationError, 1, declare=["work"])
-        self.refused(TypeError, 1, declare=5)
+        self.refused(ConfigurationError, 1, declare=5)
 
     def test_declare_and_maybe_declare(self) -> None:
         """kombu G7."""

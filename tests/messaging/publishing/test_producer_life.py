@@ -15,11 +15,35 @@ from txmsg.errors import (
     NotSent,
     PublishNacked,
     PublishReturned,
+    TxmsgError,
 )
 from txmsg.messaging.connection.connection import Connection
 from txmsg.messaging.consuming.message import Message
 from txmsg.messaging.entities import Exchange
 from txmsg.messaging.publishing.producer import Producer
+
+
+class WrongArgumentTests(ProducerCase):
+    """kombu G8: an argument of the wrong type is the failure of this publish, typed, and is never raised."""
+
+    def test_each(self) -> None:
+        """Nothing is sent, and the next one is."""
+        no_list: list[Any] = []
+        no_mapping: dict[str, Any] = {}
+        wrong: list[dict[str, Any]] = [
+            *({"compression": value} for value in (5, b"zlib", ["zlib"])),
+            *({"retry_policy": value, "retry": True} for value in (5, b"x", "1", ["max_retries"])),
+            *({"declare": value} for value in (5, b"q", "queue", [5])),
+            *({"delivery_mode": value} for value in (no_list, no_mapping, "sometimes")),
+            *({"priority": value} for value in (no_list, no_mapping)),
+            *({"headers": value} for value in (5, ["a"])),
+            *({"expiration": value} for value in ("5", -1)),
+            *({"timeout": value} for value in ("5", -1)),
+        ]
+        for arguments in wrong:
+            with self.subTest(arguments=arguments):
+                self.refused(TxmsgError, "x", **arguments)
+        self.successResultOf(self.producer.publish("x", declare=None))  # type: ignore[arg-type]
 
 
 class OutcomesTests(ProducerCase):

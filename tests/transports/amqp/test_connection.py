@@ -15,6 +15,7 @@ from txmsg.errors import (
     ConnectFailed,
     ConnectionClosed,
     ConnectTimeout,
+    EncodeError,
     NotSent,
     PublishUnconfirmed,
     RemoteProtocolError,
@@ -207,6 +208,18 @@ class LossTests(TransportTestCase):
         self.world.run(0.1)
         self.assertEqual(len(self.told), 1)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
+    def test_a_queue_is_named_by_a_text(self) -> None:
+        """EncodeError; "" is a name, and nothing else that is false."""
+        self.world.broker()
+        channel = self.channel(self.connected())
+        names: list[Any] = [None, [], {}, 0]
+        for name in names:
+            for call in (channel.queue_declare, channel.get, channel.queue_purge):
+                refused = call(name)
+                self.world.run(0.1)
+                self.assertIsInstance(self.failed(refused), EncodeError)
+        self.assertTrue(self.done(channel.queue_declare("")).name)
 
     def test_alternates(self) -> None:
         """kombu B6: after a loss the other hosts have their turn; it says where it is."""

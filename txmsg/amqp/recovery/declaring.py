@@ -37,7 +37,7 @@ class RecoveringDeclarations(RecoveringChannelCore):
 
     def _on_wire(self, queue: str) -> str:
         """What to call a queue to the broker now."""
-        if not queue:
+        if queue == "":
             if self._declaring:
                 return ""  # the one that is being declared: only the broker knows it
             queue = self._last_queue

@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from txmsg.abc import DeclaredQueue, MessagingChannel, Properties
-from txmsg.errors import ChannelClosed, OperationalError
+from txmsg.errors import ChannelClosed, EncodeError, OperationalError
 from txmsg.messaging.connection.failures import is_recoverable
 from txmsg.messaging.connection.sharing import SharedAttempt
 from txmsg.messaging.tracing import LoggedCalls, is_on
@@ -369,6 +369,8 @@ class Channel:
 
     def cancel(self, consumer_tag: str) -> Deferred[None]:
         """End a consumer; its unsettled deliveries stay to be settled."""
+        if not isinstance(consumer_tag, str):
+            return fail(EncodeError(f"a consumer tag is a str, not {type(consumer_tag).__name__}"))
         self.no_ack_consumers.discard(consumer_tag)
         channel = self.transport_channel
         return succeed(None) if channel is None else channel.cancel(consumer_tag)

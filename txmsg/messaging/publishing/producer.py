@@ -295,8 +295,8 @@ class Producer:
                 routing_key = self.routing_key
             if immediate:
                 raise NotImplementedByPeer("immediate is not supported by any broker", initiator="client")
-        except (TxmsgError, TypeError):
-            return fail()
+        except (TxmsgError, TypeError, AttributeError) as error:
+            return fail(_typed(error))
         is_plain = not retry and not (mandatory and self.on_return is not None) and reply_queue is None
         if is_plain and timeout is None and not declare and not self._outbox.waiting:
             transport = channel.transport_channel
@@ -304,12 +304,12 @@ class Producer:
                 return transport.publish(exchange, routing_key, body, made, mandatory=mandatory)
         publication = Publication(next(self._sequence), exchange, routing_key, body, made, mandatory)
         try:
-            publication.declare = tuple(declare)
+            publication.declare = _entities(declare)
             publication.timeout = seconds("timeout", timeout)
             if retry:
                 _set_policy(publication, retry_policy)
-        except (TxmsgError, TypeError):
-            return fail()
+        except TxmsgError as error:
+            return fail(error)
         publication.reply_queue = reply_queue
         return self._send(publication)
 
@@ -420,10 +420,27 @@ class Producer:
 _MAX_REPEATED: Final = 64
 
 
+def _typed(error: Exception) -> TxmsgError:
+    """For an argument of the wrong type that was not looked at in particular, as that would cost each publish."""
+    if isinstance(error, TxmsgError):
+        return error
+    return ConfigurationError(f"publish() has an argument of the wrong type: {clip(str(error))}")
+
+
+def _entities(declare: object) -> tuple[Any, ...]:
+    entities = () if declare is None else tuple(declare) if isinstance(declare, Iterable) else (declare,)
+    for entity in entities:
+        if entity and not hasattr(entity, "is_declarable"):
+            raise ConfigurationError(f"declare holds exchanges and queues, not {clip(type(entity).__name__)}")
+    return entities
+
+
 def _set_policy(publication: Publication, policy: RetryIntervals | Mapping[str, Any] | None) -> None:
     if policy is None or isinstance(policy, RetryIntervals):
         publication.intervals = policy or _INTERVALS
         return
+    if not isinstance(policy, Mapping):
+        raise ConfigurationError(f"a retry policy is a mapping or RetryIntervals, not {clip(type(policy).__name__)}")
     publication.intervals = _INTERVALS.changed({name: policy[name] for name in policy if name not in _HOOKS})
     publication.errback = policy.get("errback")
     publication.on_revive = policy.get("on_revive")

@@ -63,6 +63,11 @@ class PublishingContract(ContractCase):
             with self.subTest(properties=properties):
                 await self.failure(channel.publish("", queue, b"", properties), EncodeError)
         await self.failure(channel.publish("", queue, "text"), EncodeError)
+        for value in (5, True, b"queue", object(), [1], "\ud800"):
+            with self.subTest(value=value):
+                await self.failure(channel.publish("", queue, b"", value), EncodeError)
+                await self.failure(channel.publish("", value, b""), EncodeError)
+                await self.failure(channel.publish(value, queue, b""), EncodeError)
         await channel.publish("", queue, b"fine")
         self.assertEqual((await channel.get(queue)).body, b"fine")
 

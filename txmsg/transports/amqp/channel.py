@@ -108,6 +108,8 @@ class AMQPChannel:
         arguments: Arguments = None,
     ) -> Deferred[DeclaredQueue]:
         """Create a queue, or check that it is there."""
+        if not isinstance(queue, str):  # the client's None is ""
+            return fail(EncodeError(f"the name of a queue is a str, not {type(queue).__name__}"))
         declared = self.channel.queue_declare(
             queue,
             passive=passive,
@@ -170,6 +172,8 @@ class AMQPChannel:
 
     def _properties(self, given: Properties) -> BasicProperties:
         """What the client takes; those without headers are remembered, as they do not change and repeat."""
+        if not isinstance(given, Mapping):
+            raise EncodeError(f"properties are a mapping or None, not {type(given).__name__}")
         try:
             properties = BasicProperties(**given)
         except TypeError:

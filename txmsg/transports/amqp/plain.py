@@ -50,12 +50,9 @@ class PlainAMQPChannel(AMQPChannel):
         if type(body) is not bytes and not isinstance(body, (bytes, bytearray, memoryview)):
             return fail(EncodeError(f"a body is bytes, not {type(body).__name__}"))
         try:
-            encoded = BasicProperties(**properties) if properties else None
+            encoded = self._properties(properties) if properties else None
         except EncodeError as error:
             return fail(error)
-        except TypeError:
-            unknown = ", ".join(sorted(str(key) for key in set(properties or ()) - set(BasicProperties.NAMES)))
-            return fail(EncodeError(f"a message has no property {unknown}"))
         return self._basic_publish(exchange, routing_key, body, encoded, mandatory=mandatory)
 
     def _returned(self, message: ReturnedMessage) -> None:

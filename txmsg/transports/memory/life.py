@@ -35,10 +35,12 @@ def name(what: str, value: object) -> str:
 
 def carried(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
     """A copy of `arguments` as a broker at the other end of a wire would get it; EncodeError for what it would not."""
-    if not arguments:
+    if arguments is None:
         return {}
     if not isinstance(arguments, Mapping):
         raise EncodeError(f"arguments are a mapping or None, not {type(arguments).__name__}")
+    if not arguments:
+        return {}
     encoded = encode_table(arguments, "arguments")
     return decode_table(encoded, 0, len(encoded))[0]
 

@@ -21,7 +21,7 @@ from txmsg.broker.vhost.direct_reply import REPLY_TO
 from txmsg.errors import EncodeError, Overloaded, PublishNacked, PublishReturned, TxmsgError
 from txmsg.transports.memory.life import name
 from txmsg.transports.memory.topology import Topology
-from txmsg.wire.constants import NO_ROUTE
+from txmsg.wire.constants import DELIVERY_MODE_PERSISTENT, DELIVERY_MODE_TRANSIENT, NO_ROUTE
 from txmsg.wire.primitives import MAX_SHORT_STRING
 from txmsg.wire.properties import NO_PROPERTIES, BasicProperties
 
@@ -73,9 +73,9 @@ class Publishing(Topology):
         if self._reason is not None:
             return fail(self._reason.with_traceback(None))
         try:
-            if type(exchange) is not str or len(exchange) > _SHORT:
+            if type(exchange) is not str or len(exchange) > _SHORT or not exchange.isascii():
                 name("exchange", exchange)
-            if type(routing_key) is not str or len(routing_key) > _SHORT:
+            if type(routing_key) is not str or len(routing_key) > _SHORT or not routing_key.isascii():
                 name("routing_key", routing_key)
             if type(body) is not bytes:
                 body = _octets(body)
@@ -118,6 +118,9 @@ class Publishing(Topology):
         expiration = properties.expiration
         if expiration is not None:
             check_expiration(expiration)
+        mode = properties.delivery_mode
+        if mode is not None and mode not in (DELIVERY_MODE_TRANSIENT, DELIVERY_MODE_PERSISTENT):
+            raise faults.invalid_message(f"{{delivery_mode_unknown,{mode}}}")
         if properties.reply_to == REPLY_TO:
             if self._replies is None:
                 raise faults.fast_reply_missing()
