@@ -366,7 +366,7 @@ class LifeTests(AppCase):
         self.done(self.connection.close())
 
     def test_after_a_loss(self) -> None:
-        """celery 12.14, A-08: the queue for results is there, and consumed, for the first task after it."""
+        """celery A-08, 12.14: the queue for results is there, and consumed, for the first task after it."""
         result = self.sent("add", [1])
         request = self.task()
         self.cut()

@@ -26,7 +26,8 @@ class ManyCase(ResultCase):
 
     def idle(self) -> None:
         """Nothing waits."""
-        timers = [call for call in self.clock.getDelayedCalls() if getattr(call.func, "__self__", None) is self.table]
+        calls: list[Any] = self.clock.getDelayedCalls()  # also those of the broker
+        timers = [call for call in calls if getattr(call.func, "__self__", None) is self.table]
         self.assertEqual((self.table.waiting, timers), (0, []))
 
 
@@ -69,6 +70,16 @@ class JoinTests(ManyCase):
         self.store("b", 2)
         self.store("a", 1)
         self.assertEqual(self.done(joined), [1, 2])
+
+    def test_nothing_waits_after_a_failure(self) -> None:
+        """celery M-03: those that have not come are not waited for, but what comes of them is known."""
+        group = self.group("a", "b")
+        joined = group.join()
+        self.store("a", ValueError("a"), "FAILURE")
+        self.failureResultOf(joined, RemoteError)
+        self.idle()
+        self.store("b", 2)
+        self.assertEqual((group[1].result, self.table.counts.out_of_band), (2, 0))
 
     def test_time_limit(self) -> None:
         """celery M-02: one for all of them."""
