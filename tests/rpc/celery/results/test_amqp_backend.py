@@ -12,7 +12,7 @@ from txmsg.rpc.celery.results import AMQPBackend, AsyncResult
 
 
 class AMQPBackendTests(MemoryCase):
-    """celery B-01 to B-18."""
+    """celery B-01 to B-18, P-09."""
 
     def setUp(self) -> None:
         """A client and a worker."""

@@ -26,7 +26,7 @@ class ManyCase(ResultCase):
 
     def idle(self) -> None:
         """Nothing waits."""
-        calls: list[Any] = self.clock.getDelayedCalls()  # also those of the broker
+        calls: list[Any] = list(self.clock.getDelayedCalls())  # also those of the broker
         timers = [call for call in calls if getattr(call.func, "__self__", None) is self.table]
         self.assertEqual((self.table.waiting, timers), (0, []))
 

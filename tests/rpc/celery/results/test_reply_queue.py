@@ -11,7 +11,7 @@ from txmsg.rpc.celery.results.reply_queue import ReplyQueue
 
 
 class ReplyQueueTests(MemoryCase):
-    """celery A-08 to A-11, A-21, A-22, A-24, G-04, 12.14."""
+    """celery A-08 to A-11, A-21, A-22, A-24, G-04, P-06, 12.14."""
 
     def setUp(self) -> None:
         """One that notes what comes."""
