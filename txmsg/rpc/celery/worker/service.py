@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
@@ -21,10 +21,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmsg.errors import ConfigurationError, SettlementError, TxmsgError, clip
+from txmsg.errors import ConfigurationError, TxmsgError, clip
 from txmsg.messaging import Accept, Connection, Message, Queue, serializers
-from txmsg.rpc.celery.result_message import build_result
-from txmsg.rpc.celery.states import FAILURE
 from txmsg.rpc.celery.task_request import BadTask, parse_task
 from txmsg.rpc.celery.worker.control import Control
 from txmsg.rpc.celery.worker.counts import WorkerCounts
@@ -33,9 +31,12 @@ from txmsg.rpc.celery.worker.following import Following
 from txmsg.rpc.celery.worker.intake import Intake
 from txmsg.rpc.celery.worker.outcomes import not_registered
 from txmsg.rpc.celery.worker.outgoing import Outgoing, celery_queue
+from txmsg.rpc.celery.worker.refusing import refuse, settle
 from txmsg.rpc.celery.worker.task import Tasks
 
 __all__ = ["CeleryWorker"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 _log = Logger(namespace="txmsg.rpc.celery.worker")
 
@@ -130,6 +131,12 @@ class CeleryWorker(Service):
         self._answering: set[Deferred[Any]] = set()
         self._idle_waiters: list[Deferred[None]] = []
         self._is_beginning = False
+
+    @overload
+    def task(self, function: _F, /) -> _F: ...
+
+    @overload
+    def task(self, function: None = None, /, **options: Any) -> Callable[[_F], _F]: ...
 
     def task(self, function: Any = None, /, **options: Any) -> Any:
         """Decorator: as :meth:`Tasks.task`, for the tasks of this worker."""
@@ -240,17 +247,17 @@ class CeleryWorker(Service):
     def _received(self, message: Message, intake: Intake) -> None:
         self.counts.received += 1
         if self._is_stopping:
-            _settle(message.requeue)
+            settle(message.requeue)
             return
         parsed = parse_task(message.raw_body, message.properties, accept=self._accept)
         if isinstance(parsed, BadTask):
             self.counts.bad += 1
-            self._answer(self._refuse(message, parsed), message)
+            self._answer(refuse(self, message, parsed), message)
             return
         task = self.tasks.get(parsed.name)
         if task is None:
             self.counts.unknown += 1
-            self._answer(self._refuse(message, not_registered(parsed), parsed.embed.chain), message)
+            self._answer(refuse(self, message, not_registered(parsed), parsed.embed.chain), message)
             return
         execution = Execution(self, intake, message, parsed, task)
         reason = execution.why_not()
@@ -273,33 +280,10 @@ class CeleryWorker(Service):
             if isinstance(outcome, Failure):
                 _log.failure("a message could not be answered", failure=outcome)
                 if message.state == "received":
-                    _settle(message.reject)
+                    settle(message.reject)
             self._tell_if_idle()
 
         deferred.addBoth(over)
-
-    async def _refuse(self, message: Message, bad: BadTask, chain: tuple[Any, ...] = ()) -> None:
-        """FAILURE, where it is known to whom; and rid of the message (8.1)."""
-        _log.error(
-            "a message is no task that can be run: {reason} ({name}[{task_id}], type {kind})",
-            reason=clip(bad.reason),
-            name=clip(str(bad.name), 100),
-            task_id=clip(str(bad.task_id), 60),
-            kind=clip(str(message.content_type), 60),
-        )
-        if bad.is_answered and bad.task_id is not None:
-            made = build_result(
-                bad.task_id,
-                FAILURE,
-                bad.data,
-                correlation_id=bad.correlation_id,
-                now=self.now(),
-                group_id=bad.group_id,
-                parent_id=bad.parent_id,
-            )
-            await self.outgoing.send_result(bad.reply_to, made)
-        await self.following.will_not_run(chain, FAILURE, bad.data, None, self.now())
-        _settle(message.reject if bad.rejected else message.ack)
 
     # -- eta -------------------------------------------------------------------------------------------
 
@@ -467,14 +451,6 @@ def _tasks_of(given: Any) -> Tasks:
     if not isinstance(found, Tasks):
         raise ConfigurationError(f"tasks are Tasks, or what has them as `tasks`, not {type(given).__name__}")
     return found
-
-
-def _settle(how: Callable[[], None]) -> None:
-    """A message that was lost with its connection comes again, and needs nothing more."""
-    try:
-        how()
-    except SettlementError as error:
-        _log.debug("a message was not settled: {error}", error=str(error))
 
 
 def _all(deferreds: Iterable[Deferred[Any]]) -> Deferred[Any]:
