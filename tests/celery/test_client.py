@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.celery.base import CeleryCase, OverBrokerProcess, OverRabbitMQNode
@@ -336,6 +337,22 @@ class ClientCases(CeleryCase):
 
 class ClientOverBroker(OverBrokerProcess, ClientCases):
     """Over the embedded broker."""
+
+    @pytest.mark.long
+    async def test_processes_that_end(self) -> None:
+        """celery J-14, J-15, 12.8: a process that was killed; time limits, the first failure of which counts."""
+        queue = f"processes-{uuid4()}"
+        await self.worker(self.broker_url, queue, "prefork")
+        app = self.app(default_queue=queue, timeout=20.0)
+        killed = await app.send_task("die")
+        error = await self.failure(killed.get(), RemoteError)
+        self.assertEqual((error.exc_type, error.exc_module), ("WorkerLostError", "billiard.exceptions"))
+        self.assertIsNone(killed.traceback)
+        error = await self.failure(app.call_task("nap", [30], soft_time_limit=0.5), RemoteError)
+        self.assertEqual((error.exc_type, error.exc_args), ("SoftTimeLimitExceeded", ()))
+        error = await self.failure(app.call_task("nap", [30], time_limit=0.5), RemoteError)
+        self.assertEqual((error.exc_type, error.exc_args), ("TimeLimitExceeded", (0.5,)))
+        self.assertEqual(await app.call_task("add", [1, 2]), 3)
 
 
 class ClientOverRabbitMQ(OverRabbitMQNode, ClientCases):

@@ -17,6 +17,7 @@ from txmsg.errors import (
     NoResponder,
     NotSent,
     NotSupportedByBackend,
+    OperationTimeout,
     PreconditionFailed,
     RemoteError,
     RPCTimeout,
@@ -387,6 +388,21 @@ class LifeTests(AppCase):
         self.failureResultOf(app.send_task("add"), ConnectionClosed)
         self.failureResultOf(app.send_task("add", ignore_result=True, retry=False), ConnectionClosed, NotSent)
         self.done(app.close())
+
+    def test_no_answer(self) -> None:
+        """R27: a queue for results that does not get ready, or a command that does not leave, has an end."""
+        self.patch(RPCBackend, "ready", lambda backend: Deferred())
+        sendings = [self.app.send_task("add"), self.app.send_chain([self.app.signature("add")])]
+        self.turn(29)
+        for sending in sendings:
+            self.assertNoResult(sending)
+        self.turn(1)
+        for sending in sendings:
+            self.failureResultOf(sending, OperationTimeout)
+        self.patch(self.app.control.mailbox, "abcast", lambda command, arguments: Deferred())
+        revoking = self.app.control.revoke("t")
+        self.turn(30)
+        self.failureResultOf(revoking, OperationTimeout)
 
     def test_the_amqp_backend(self) -> None:
         """celery B-01, B-06: no reply_to, a queue for each task."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, DeferredList, fail
@@ -34,8 +34,11 @@ from txmsg.rpc.celery.signature import Signature
 from txmsg.rpc.celery.signature import chain as chain_data
 from txmsg.rpc.celery.signature import group as group_data
 from txmsg.rpc.celery.times import Time
+from txmsg.rpc.celery.waiting import within
 
 __all__ = ["CeleryApp"]
+
+_T = TypeVar("_T")
 
 _BACKENDS: Final[dict[str, type[ResultBackend]]] = {"rpc": RPCBackend, "amqp": AMQPBackend}
 
@@ -176,7 +179,8 @@ class CeleryApp:
         on_state_change(message) -- called with each state that comes, a TaskResult.
 
         Fails with ConfigurationError or EncodeError for what a worker could not read; NoResponder; OperationalError
-        when the retries are used up; PublishTimeout or NotSent after `publish_timeout`; as connecting and declaring do
+        when the retries are used up; PublishTimeout, NotSent or OperationTimeout after `publish_timeout`, which the
+        queue for results has, and sending has; as connecting and declaring do
         (PreconditionFailed where somebody has declared the queue otherwise).
         """
         options: dict[str, Any] = {
@@ -328,7 +332,7 @@ class CeleryApp:
         )
         wants_result = is_ours and given.get("ignore_result") is not True
         if wants_result:
-            await backend.on_task_call(message.task_id)
+            await self._ready(backend.on_task_call(message.task_id))
         if result is None:
             result = AsyncResult(
                 message.task_id,
@@ -345,6 +349,10 @@ class CeleryApp:
             backend.forget(message.task_id)
             raise
         return result
+
+    def _ready(self, readying: Deferred[_T]) -> Deferred[_T]:
+        limit = self._sender.publish_timeout
+        return within(limit, readying, self.connection.reactor, "the queue for results was not ready")
 
     # -- several tasks -------------------------------------------------------------------------------
 
@@ -399,7 +407,7 @@ class CeleryApp:
             if signature.kind in ("group", "chord"):
                 raise self._no_chord()
         made = chain_data(signatures, reply_to=self.backend.reply_to)
-        await self.backend.ready()
+        await self._ready(self.backend.ready())
         results = chain_results(made.task_ids, self.backend, self.control)
         if on_state_change is not None:
             results[-1].on_state_change(on_state_change)

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, fail
 from txmsg.errors import ConfigurationError
 from txmsg.messaging import Connection
 from txmsg.messaging.pidbox import Mailbox
+from txmsg.rpc.celery.waiting import within
 
 __all__ = ["Control"]
 
@@ -23,9 +24,11 @@ class Control:
     """Tells all workers of an application something, or those that are named.
 
     connection: Connection.   namespace: str -- "celery"; workers with `control_exchange` have another.
+    timeout: float -- seconds that sending a command has; OperationTimeout after that.
     """
 
-    def __init__(self, connection: Connection, namespace: str = "celery") -> None:
+    def __init__(self, connection: Connection, namespace: str = "celery", timeout: float = 30.0) -> None:
+        self.timeout = timeout
         self.mailbox = Mailbox(namespace, type="fanout", connection=connection)
 
     def revoke(
@@ -58,8 +61,10 @@ class Control:
     ) -> Deferred[None]:
         """Send any command and want no answer; fires when the broker has it.  destination -- as for :meth:`revoke`."""
         if destination is None:
-            return self.mailbox.abcast(command, arguments)
-        return self.mailbox.cast(list(destination), command, arguments)
+            sent = self.mailbox.abcast(command, arguments)
+        else:
+            sent = self.mailbox.cast(list(destination), command, arguments)
+        return within(self.timeout, sent, self.mailbox.reactor, f"the command {command!r} was not sent")
 
     def ask(
         self,
