@@ -20,6 +20,8 @@ from txmsg.broker.kinds import Address
 from txmsg.broker.options import SETTINGS
 from txmsg.broker.service import BrokerService
 from txmsg.service.consumer import ConsumerService
+from txmsg.service.serving import ServerService
+from txmsg.service.together import ServiceGroup
 from txmsg.tap import broker as broker_tap
 from txmsg.tap import consumer as tap
 
@@ -65,9 +67,44 @@ class TapTests(SynchronousTestCase):
         self.addCleanup(atexit.unregister, options.process_exit.at_exit)
         service = tap.makeService(options)
         self.assertIsInstance(service, ConsumerService)
+        assert isinstance(service, ConsumerService)
         self.assertIs(service.config, options.settings)
         service.stopService()
         self.assertEqual((reactor.stops, options.process_exit.exit_code), (1, 0))
+
+    def test_make_services(self) -> None:
+        """Issue 7: several kinds in one process are one service; a server alone is one by itself."""
+        reactor = ClockReactor()
+        patch_reactor(self, reactor)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        servers = ["--rpc", "tests.service.test_servers:made", "--celery", "tests.service.test_servers:tasks"]
+        for arguments, kinds in (
+            (servers[:2], [ServerService]),
+            (servers, [ServerService, ServerService]),
+            (["--queue", "work", "--handler", "math:floor", *servers], [ConsumerService, ServerService, ServerService]),
+        ):
+            with self.subTest(arguments):
+                options = tap.Options()
+                options.environ = {}
+                options.parseOptions(arguments)
+                self.addCleanup(atexit.unregister, options.process_exit.at_exit)
+                service = tap.makeService(options)
+                members = service.members if isinstance(service, ServiceGroup) else [service]
+                self.assertEqual([type(member) for member in members], kinds)
+                before = reactor.stops
+                service.stopService()  # type: ignore[no-untyped-call,unused-ignore]
+                self.assertEqual((reactor.stops, options.process_exit.exit_code), (before + 1, 0))
+
+    def test_servers_install_no_reactor(self) -> None:
+        """What is made of them before twistd has chosen one opens nothing."""
+        code = (
+            "import txmsg.tap.consumer as t, sys; o = t.Options(); o.environ = {}; "
+            "o.parseOptions(['--rpc', 'tests.service.test_servers:made', '--celery', 'tests.service.test_servers:tasks'"
+            "]); print('twisted.internet.reactor' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        self.assertEqual(done.stdout, "False\n")
 
 
 class BrokerTapTests(SynchronousTestCase):

@@ -101,6 +101,8 @@ def test_every_setting_can_stand_in_the_file(write: Any, tmp_path: Path) -> None
         backoff_maximum = 10
         dedupe_window = 1000
         handler = "shop.tasks:handle"
+        rpc = ["shop.prices:server"]
+        celery = "shop.tasks:tasks"
         threads = 8
         on_failure = "retry"
         retry_delays = [1, 2.5]
@@ -144,6 +146,8 @@ def test_every_setting_can_stand_in_the_file(write: Any, tmp_path: Path) -> None
         backoff_maximum=10.0,
         dedupe_window=1000,
         handler="shop.tasks:handle",
+        rpc=("shop.prices:server",),
+        celery=("shop.tasks:tasks",),
         threads=8,
         on_failure="retry",
         retry_delays=(1.0, 2.5),
@@ -286,7 +290,9 @@ def test_what_is_required() -> None:
     """A queue is not, as the handler may declare its own; see test_plan.py."""
     code, text = refused(handler=None)
     assert code == 64
-    assert text == "--handler is required (or --app; or 'handler', 'app' or [[consumer]] in a file given with --config)"
+    assert text == (
+        "--handler is required (or --app, --rpc, --celery; or these or [[consumer]] in a file given with --config)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -467,7 +473,7 @@ def test_nearest_name() -> None:
 
 def test_every_setting_is_a_field_or_a_credential() -> None:
     """The table and the dataclass tell the same story."""
-    fields = set(ConsumerConfig.__dataclass_fields__) - {"warnings", "consumers"}
+    fields = set(ConsumerConfig.__dataclass_fields__) - {"warnings", "consumers", "connection_given"}
     assert {setting.name for setting in SETTINGS} - {"password_file"} == fields
 
 

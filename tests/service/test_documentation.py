@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from txmsg.messaging import Connection
 from txmsg.messaging.entities import Queue
 from txmsg.service.config import ConsumerConfig, load_config
 from txmsg.service.consumer import ConsumerService
@@ -119,6 +120,8 @@ def test_the_python_of_the_examples(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, "docs/consumer-service.md", "exec"), names)
     assert isinstance(names["service"], ConsumerService)
     assert wants(names["forward"], "publisher")
+    assert names["server"](Connection("memory://")).methods == ["total"]
+    assert list(names["tasks"]) == ["mails.send"]
     assert not ThreadRunner(names["blocking"], 1, None)._busy
 
     class Delivery:

@@ -69,6 +69,17 @@ def test_what_may_be_repeated(stderr: io.StringIO) -> None:
     assert (settings.url, settings.retry_delays) == ("amqp://localhost;amqp://127.0.0.1", (1.0, 60.0))
 
 
+def test_servers(stderr: io.StringIO) -> None:
+    """Issue 7: they may be repeated, and go together with a handler or without one."""
+    names = ["--rpc", "tests.service.test_servers:own", "--celery=tests.service.test_servers:tasks"]
+    options = parse(*names, "--rpc=tests.service.test_servers:made")
+    assert options.plans == []
+    assert [plan.what for plan in options.servers] == ["RPC server", "RPC server", "Celery worker"]
+    options = parse(*NEEDED, *names)
+    assert (len(options.plans), len(options.servers)) == (1, 2)
+    assert stderr.getvalue() == ""
+
+
 def test_two_parsers_share_nothing(stderr: io.StringIO) -> None:
     assert parse(*NEEDED, "--bind", "a:b").settings.bind == (("a", "b"),)
     assert parse(*NEEDED).settings.bind == ()
@@ -97,6 +108,9 @@ def test_the_environment(stderr: io.StringIO) -> None:
         ([*NEEDED, "more"], 64, "unexpected argument 'more'"),
         ([*NEEDED, "--declare", "--no-declare"], 64, "contradict each other"),
         (["--queue", "work"], 64, "--handler is required"),
+        (["--rpc", "math:floor", "--queue", "work"], 64, "option --queue: is for a handler, and has no effect with"),
+        (["--rpc", "math"], 78, "rpc 'math' must look like package.module:name"),
+        ([*NEEDED, "--celery", "math:pi"], 78, "must be Tasks, a CeleryWorker, or a function that makes one"),
         (["--handler", "math:floor"], 64, "--queue is required"),
         ([*NEEDED, "--prefetch", "x"], 64, "option --prefetch: must be an integer"),
         ([*NEEDED, "--retry-delay", "1", "--dead-letter", "work"], 78, "must have names of their own"),

@@ -14,6 +14,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -49,13 +50,16 @@ class ConsumerConfig:
     replace those of the URLs.  paths: absolute or relative to the current directory.
     prefetch: 0 means unlimited.  Times are in seconds; a limit that is None is none, but for refused_limit, where it
     is 0 until the service has consumed for the first time, and 300 from then on.  dead_letter: "" is QUEUE.dead.
-    warnings: lines to log at start.
+    rpc, celery: names of servers and of tasks that are run, too, or instead.  connection_given: where it was said how
+    to connect, "" if nowhere but in the environment.  warnings: lines to log at start.
     """
 
     queue: str = ""
     handler: str = ""
     app: str = ""
     consumers: tuple[DeclaredConsumer, ...] = ()
+    rpc: tuple[str, ...] = ()
+    celery: tuple[str, ...] = ()
     url: str | Secret = field(default=DEFAULT_URL, repr=False)
     username: str | None = None
     password: Secret | None = None
@@ -90,7 +94,13 @@ class ConsumerConfig:
     publish_timeout: float = 30.0
     requeue_delay: float = 1.0
     drain: float = 30.0
+    connection_given: str = field(default="", compare=False)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def has_handlers(self) -> bool:
+        """Whether there is a handler to run; False where there are servers only."""
+        return bool(self.handler or self.app or self.consumers)
 
     def __post_init__(self) -> None:
         if isinstance(self.url, str) and "@" in self.url:
@@ -111,10 +121,27 @@ class _Given(NamedTuple):
 _FILE, _ENVIRONMENT, _OPTION = 1, 2, 3
 
 #: What the values of an option that was given several times become; without an entry a tuple.
-_COLLECT: Mapping[str, Callable[[Any], Any]] = {"queue_arguments": dict, "url": ";".join}
+_COLLECT: Mapping[str, Callable[[Any], Any]] = {
+    "queue_arguments": dict,
+    "url": ";".join,
+    "rpc": lambda items: tuple(chain.from_iterable(items)),
+    "celery": lambda items: tuple(chain.from_iterable(items)),
+}
 
 #: How the queue is to be; declared handlers say it themselves.
 _OF_A_QUEUE = ("declare", "durable", "auto_delete", "queue_arguments", "bind")
+
+#: What has no effect without a handler.
+_OF_A_HANDLER = (
+    *("queue", *_OF_A_QUEUE, "prefetch", "concurrency", "consumer_tag", "exclusive", "dedupe_window", "threads"),
+    *("on_failure", "retry_delays", "dead_letter", "requeue_delay", "publish_timeout"),
+)
+
+#: What says how to connect.
+_OF_THE_CONNECTION = (
+    *("url", "host_order", "username", "password", "password_file", "tls_ca", "tls_cert", "tls_key", "heartbeat"),
+    *("connection_name", "allow_plaintext_auth"),
+)
 
 #: The limits that are none when they say so.
 _LIMITS = ("start_limit", "recovery_limit", "refused_limit", "resubscribe_limit")
@@ -284,12 +311,24 @@ def _check_declared(given: dict[str, _Given]) -> None:
     declared = given.get("app") or given.get("consumers")
     if declared is None:
         if "handler" not in given:
-            instead = "or --app; or 'handler', 'app' or [[consumer]] in a file given with --config"
-            raise SettingError(f"--handler is required ({instead})", ExitCode.USAGE)
+            _check_servers(given)
         return
     for name in ("handler", "queue", *_OF_A_QUEUE, "consumer_tag", "exclusive", "dead_letter"):
         if name in given:
             raise _refuse(given[name].label, f"has no effect with {declared.label}: say it there", given[name].rank)
+
+
+def _check_servers(given: dict[str, _Given]) -> None:
+    """Without a handler: there are servers, and nothing is said about a handler."""
+    servers = given.get("rpc") or given.get("celery")
+    if servers is None or not any(given[name].value for name in ("rpc", "celery") if name in given):
+        instead = "or --app, --rpc, --celery; or these or [[consumer]] in a file given with --config"
+        raise SettingError(f"--handler is required ({instead})", ExitCode.USAGE)
+    for name in _OF_A_HANDLER:
+        if name in given:
+            raise _refuse(
+                given[name].label, f"is for a handler, and has no effect with {servers.label}", given[name].rank
+            )
 
 
 def load_config(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerConfig:
@@ -315,6 +354,7 @@ def _load(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerCon
         _read_file(config_path, given)
     _check_declared(given)
     url, username, password = _credentials(given, warnings, config_path)
+    explicit = [given[name].label for name in _OF_THE_CONNECTION if name in given and given[name].rank != _ENVIRONMENT]
     credential_names = {"url", "username", "password", "password_file"}
     plain = {name: item.value for name, item in given.items() if name not in credential_names}
     _check_together(given)
@@ -333,6 +373,7 @@ def _load(options: Mapping[str, Any], environ: Mapping[str, str]) -> ConsumerCon
         url=url,
         username=username,
         password=password,
+        connection_given=explicit[0] if explicit else "",
         warnings=tuple(warnings),
         **plain,
     )

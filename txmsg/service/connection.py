@@ -6,7 +6,7 @@ Invariant: what `ConnectionParameters` would refuse is refused before the servic
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from txmsg.amqp import ConnectionParameters, ExternalCredentials, PlainCredentials, TLSOptions, uri
 from txmsg.amqp.sasl import is_loopback
@@ -15,7 +15,10 @@ from txmsg.errors import ConfigurationError, clip
 from txmsg.service.config import ConsumerConfig
 from txmsg.service.settings import SettingError, split_urls
 
-__all__ = ["connection_targets"]
+if TYPE_CHECKING:
+    from txmsg.messaging import Connection
+
+__all__ = ["connection_targets", "messaging_connection"]
 
 
 def connection_targets(config: ConsumerConfig, queue: str = "") -> list[ConnectionParameters]:
@@ -26,26 +29,51 @@ def connection_targets(config: ConsumerConfig, queue: str = "") -> list[Connecti
     With a client certificate and no user, the login is EXTERNAL: the certificate says who we are
     (https://www.rabbitmq.com/docs/access-control#mechanisms).
     """
-    overrides: dict[str, Any] = {
-        "connection_name": config.connection_name or f"txmsg-consumer {clip(queue or config.queue)}"
-    }
-    if config.heartbeat is not None:
-        overrides["heartbeat"] = config.heartbeat
-    if config.allow_plaintext_auth:
-        overrides["allow_plaintext_auth"] = True
     try:
-        if config.tls_ca or config.tls_cert:
-            overrides["tls"] = TLSOptions(ca_file=config.tls_ca, cert_file=config.tls_cert, key_file=config.tls_key)
-        if config.username is not None and config.password is not None:
-            overrides["credentials"] = PlainCredentials(config.username, config.password)
-        elif config.tls_cert:
-            overrides["credentials"] = ExternalCredentials()
+        overrides = _overrides(config, queue or config.queue)
         urls = _urls(config.url)
         for url in urls:
             _check_user(url, overrides)
         return [ConnectionParameters.from_url(url, **overrides) for url in urls]
     except ConfigurationError as error:
         raise SettingError(str(error)) from None
+
+
+def messaging_connection(config: ConsumerConfig, name: str) -> Connection:
+    """A connection of the messaging layer with the same parameters; `name`: what it is for.
+
+    It is one for which `connection_targets` has found nothing wrong.
+    """
+    # Only here: a service without servers and declared handlers has no use for the messaging layer.
+    from txmsg.messaging import Connection
+
+    options = _overrides(config, name)
+    options["backoff"] = {"initial": config.backoff_initial, "maximum": config.backoff_maximum}
+    options["attempt_timeout"] = config.attempt_timeout
+    options["order"] = config.host_order
+    return Connection(
+        [url.reveal() for url in _urls(config.url)],
+        connect_timeout=config.attempt_timeout,
+        transport_options=options,
+        failover_strategy="shuffle" if config.host_order == "shuffle" else "round-robin",
+        name=name,
+    )
+
+
+def _overrides(config: ConsumerConfig, name: str) -> dict[str, Any]:
+    """What the settings say that is not in the URLs.  ConfigurationError."""
+    overrides: dict[str, Any] = {"connection_name": config.connection_name or f"txmsg-consumer {clip(name)}"}
+    if config.heartbeat is not None:
+        overrides["heartbeat"] = config.heartbeat
+    if config.allow_plaintext_auth:
+        overrides["allow_plaintext_auth"] = True
+    if config.tls_ca or config.tls_cert:
+        overrides["tls"] = TLSOptions(ca_file=config.tls_ca, cert_file=config.tls_cert, key_file=config.tls_key)
+    if config.username is not None and config.password is not None:
+        overrides["credentials"] = PlainCredentials(config.username, config.password)
+    elif config.tls_cert:
+        overrides["credentials"] = ExternalCredentials()
+    return overrides
 
 
 def _urls(given: str | Secret) -> list[Secret]:

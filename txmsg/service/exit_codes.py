@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from txmsg import errors
 from txmsg.errors import clip
 
-__all__ = ["ExitCode", "Outcome", "Stage", "explain"]
+__all__ = ["ExitCode", "Outcome", "Stage", "explain", "explain_server"]
 
 #: What an error says is cut to so many characters, so that the advice after it is not lost.
 _ERROR_LIMIT = 300
@@ -141,6 +141,22 @@ def explain(error: BaseException, stage: Stage, *, address: str, queue: str) -> 
     if code is ExitCode.START:
         said = f"{type(error).__name__}: {said}"
     return Outcome(int(code), f"{subject}: {said}; {advice}")
+
+
+def explain_server(error: BaseException, what: str, *, is_running: bool) -> Outcome:
+    """The same for a server: `what` has ended, or could not start."""
+    if isinstance(error, errors.OperationalError) and error.cause is not None:
+        error = error.cause  # what it gave up on says more
+    is_of_connecting = _is_of_connecting(error)
+    stage = Stage.RUNNING if is_running else Stage.CONNECT if is_of_connecting else Stage.DECLARE
+    code, advice = _judge(error, stage)
+    if stage is Stage.DECLARE and isinstance(error, errors.PreconditionFailed):
+        advice = "the queue exists with other arguments: give the server a Queue that has them, or use another queue"
+    said = clip(" ".join(str(error).split()), _ERROR_LIMIT) or type(error).__name__
+    if code is ExitCode.START:
+        said = f"{type(error).__name__}: {said}"
+    fate = "has ended" if is_running else "cannot connect" if is_of_connecting else "cannot start"
+    return Outcome(int(code), f"{what} {fate}: {said}; {advice}")
 
 
 def _is_of_connecting(error: BaseException) -> bool:

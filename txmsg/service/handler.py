@@ -45,6 +45,8 @@ __all__ = [
     "create_handler",
     "load_app",
     "load_handler",
+    "load_server",
+    "make_server",
     "wants",
 ]
 
@@ -89,6 +91,22 @@ def load_app(name: str) -> list[DeclaredConsumer]:
         return declarations_in(target)
     except ConfigurationError as error:
         raise HandlerImportError(f"app {name!r}: {error}") from None
+
+
+def load_server(what: str, name: str) -> Any:
+    """What `name`, "package.module:name", stands for; `what`: the setting, "rpc" or "celery".  HandlerImportError."""
+    if ":" not in name:
+        raise HandlerImportError(f"{what} {clip(name)!r} must look like package.module:name")
+    return _load(what, name)
+
+
+def make_server(what: str, name: str, make: Callable[[Any], Any], connection: Any) -> Any:
+    """What a function that `load_server` has found makes of a connection.  HandlerImportError."""
+    try:
+        check_call(make, "connection")
+    except ConfigurationError as error:
+        raise HandlerImportError(f"{what} {name!r}: {error}") from None
+    return _guarded(lambda: make(connection), f"{what} {name!r}: calling it raised")
 
 
 def _load(what: str, name: str) -> Any:

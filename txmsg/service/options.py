@@ -21,6 +21,7 @@ from txmsg.service.connection import connection_targets
 from txmsg.service.exit import ProcessExit, say
 from txmsg.service.exit_codes import ExitCode
 from txmsg.service.plan import ConsumerPlan, plan_consumers
+from txmsg.service.servers import ServerPlan, plan_servers
 from txmsg.service.settings import SETTINGS, SettingError, nearest_name
 
 __all__ = ["ConsumerOptions"]
@@ -33,13 +34,14 @@ _VALUES = [s for s in SETTINGS if s.is_option and not s.is_flag and not s.is_lis
 class ConsumerOptions(usage.Options):
     """Parses the options, reads the file and the environment, imports the handler.
 
-    After `parseOptions`: `settings` is the ConsumerConfig, `plans` what it is to do, with the handlers,
+    After `parseOptions`: `settings` is the ConsumerConfig, `plans` and `servers` what it is to do, with the handlers,
     `process_exit` what holds the exit code.  `environ` is where the environment variables are looked up.
     """
 
     synopsis = "[options]"
     longdesc = (
-        "Consumes an AMQP 0-9-1 queue and calls a Python function for each message. Every option but --config can also "
+        "Consumes an AMQP 0-9-1 queue and calls a Python function for each message, or runs RPC servers and Celery "
+        "tasks. Every option but --config can also "
         "stand in the TOML file, with underscores for dashes. The password comes from TXMSG_PASSWORD, from a file or "
         "from the URL."
     )
@@ -54,6 +56,7 @@ class ConsumerOptions(usage.Options):
     environ: Mapping[str, str] = os.environ
     settings: ConsumerConfig
     plans: list[ConsumerPlan]
+    servers: list[ServerPlan]
     process_exit: ProcessExit
 
     def __init__(self) -> None:
@@ -68,6 +71,14 @@ class ConsumerOptions(usage.Options):
     def opt_retry_delays(self, value: str) -> None:
         """Seconds that a failed message waits at the broker before the next try; may be repeated."""
         self["retry_delays"].append(value)
+
+    def opt_rpc(self, value: str) -> None:
+        """An RPCServer, MODULE:SERVER, or a function that makes one of a connection; may be repeated."""
+        self["rpc"].append(value)
+
+    def opt_celery(self, value: str) -> None:
+        """Tasks for clients of Celery, MODULE:TASKS, or a CeleryWorker, or a function of it; may be repeated."""
+        self["celery"].append(value)
 
     def opt_bind(self, value: str) -> None:
         """Bind the queue to an exchange, as EXCHANGE:KEY; may be repeated."""
@@ -106,7 +117,8 @@ class ConsumerOptions(usage.Options):
         try:
             self.settings = load_config(self._given(), self.environ)
             connection_targets(self.settings)
-            self.plans = plan_consumers(self.settings)
+            self.plans = plan_consumers(self.settings) if self.settings.has_handlers else []
+            self.servers = plan_servers(self.settings)
         except SettingError as error:
             _give_up(str(error), error.exit_code)
         except ConfigurationError as error:

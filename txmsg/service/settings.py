@@ -390,6 +390,20 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("handler", Text(), "The callable that is given each message.", "MODULE:CALLABLE"),
     Setting("app", Text(), "The module whose declared handlers (@consumes) are run, instead of --handler.", "MODULE"),
+    Setting(
+        "rpc",
+        Texts(),
+        "An RPCServer that is run, or a function that makes one of a connection; may be repeated.",
+        "MODULE:SERVER",
+        is_list=True,
+    ),
+    Setting(
+        "celery",
+        Texts(),
+        "Tasks that are run for clients of Celery, or a CeleryWorker, or a function that makes one; may be repeated.",
+        "MODULE:TASKS",
+        is_list=True,
+    ),
     Setting("threads", _Number(0, 1000), "Run the handler in this many threads; 0 (default): in the reactor.", "N"),
     Setting(
         "on_failure",

@@ -7,7 +7,7 @@ bounded time and in a bounded number; a request never makes a worker do anything
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -35,18 +35,18 @@ _log = Logger(namespace="txmsg.rpc.celery.worker")
 class Revoked:
     """Ids of tasks that were called off.
 
-    clock -- seconds(), for how long they are kept.
+    now() -- seconds, for how long they are kept.
     """
 
-    def __init__(self, clock: Any, maximum: int = MAX_REVOKED, seconds: float = REVOKED_FOR) -> None:
-        self._clock = clock
+    def __init__(self, now: Callable[[], float], maximum: int = MAX_REVOKED, seconds: float = REVOKED_FOR) -> None:
+        self._now = now
         self._maximum = maximum
         self._seconds = seconds
         self._ids: OrderedDict[str, float] = OrderedDict()
 
     def add(self, task_ids: Iterable[str]) -> None:
         """Keep these; the oldest go when there are too many."""
-        now = self._clock.seconds()
+        now = self._now()
         for task_id in task_ids:
             self._ids[task_id] = now
             self._ids.move_to_end(task_id)
@@ -55,7 +55,7 @@ class Revoked:
 
     def __contains__(self, task_id: str) -> bool:
         added = self._ids.get(task_id)
-        return added is not None and self._clock.seconds() - added <= self._seconds
+        return added is not None and self._now() - added <= self._seconds
 
     def __iter__(self) -> Any:
         return iter([task_id for task_id in self._ids if task_id in self])
@@ -74,7 +74,10 @@ class Control:
         self._worker = worker
         self._namespace = namespace
         self._node: Node | None = None
-        self.revoked = Revoked(worker.connection.reactor)
+        self.revoked = Revoked(self._now)  # not its reactor: the worker may be made before there is one
+
+    def _now(self) -> float:
+        return float(self._worker.connection.reactor.seconds())
 
     def is_revoked(self, task_id: str) -> bool:
         """Whether a task was called off."""
