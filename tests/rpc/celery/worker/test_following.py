@@ -53,13 +53,14 @@ class ChainTests(FollowingCase):
         self.work()
         ids = self.call_chain(
             Signature("add", (1, 2)),
+            Signature("add", (1,)),
             Signature("none", options={"queue": "other", "priority": 5}, immutable=True),
             Signature("add", (1,)),
         )
         (args, kwargs, embed), headers, reply_to = self.raw_chain("other")
         self.assertEqual((args, kwargs, reply_to), ([], {}, self.reply_to))
-        self.assertEqual((headers["id"], headers["root_id"], headers["parent_id"]), (ids[1], ids[0], ids[0]))
-        self.assertEqual([each["options"]["task_id"] for each in embed["chain"]], [ids[2]])
+        self.assertEqual((headers["id"], headers["root_id"], headers["parent_id"]), (ids[2], ids[0], ids[1]))
+        self.assertEqual([each["options"]["task_id"] for each in embed["chain"]], [ids[3]])
 
     def test_a_failing_element(self) -> None:
         """celery M-05: those that do not run fail with the same exception."""

@@ -80,8 +80,10 @@ class RetryTests(WorkerCase):
 
         self.done(self.channel.queue_declare("other"))
         self.work()
-        self.call("t", 1)
+        self.call("t", 1, expires=self.at(90))
         delivery = self.done(self.channel.get("other", no_ack=True))
+        self.assertEqual(delivery.properties["headers"]["expires"], self.at(90).isoformat())
+        self.assertNotIn("expiration", delivery.properties)
         args, kwargs, _ = json.loads(delivery.body)
         self.assertEqual((args, kwargs, delivery.properties["priority"]), ([2], {"a": 1}, 4))
         self.assertEqual(delivery.properties["headers"]["eta"], self.at(60).isoformat())
@@ -89,7 +91,6 @@ class RetryTests(WorkerCase):
 
     def test_late_acks(self) -> None:
         """celery K-04: the old message is acked when the new one is confirmed."""
-        order: list[str] = []
 
         @self.tasks.task(name="t", bind=True, acks_late=True)
         def task(request: Any) -> None:
@@ -106,7 +107,24 @@ class RetryTests(WorkerCase):
         self.assertEqual(self.depth("celery"), (0, 2))
         waiting.callback(None)
         self.turn()
-        order.append("acked")
+        self.assertEqual(self.depth("celery"), (0, 1))
+
+    def test_late_acks_and_the_result(self) -> None:
+        """celery K-04: nor before its RETRY was confirmed."""
+
+        @self.tasks.task(name="t", bind=True, acks_late=True)
+        def task(request: Any) -> None:
+            request.retry(countdown=60)
+
+        worker = self.work()
+        send_result, waiting = worker.outgoing.send_result, Deferred[None]()
+        worker.outgoing.send_result = lambda *args: send_result(*args).addCallback(  # type: ignore[method-assign]
+            lambda _: waiting
+        )
+        self.call("t")
+        self.assertEqual(self.depth("celery"), (0, 2))
+        waiting.callback(None)
+        self.turn()
         self.assertEqual(self.depth("celery"), (0, 1))
 
     def test_retry_of_what_cannot_be_sent(self) -> None:

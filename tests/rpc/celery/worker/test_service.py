@@ -187,6 +187,23 @@ class LossTests(WorkerCase):
         self.turn()
         self.assertEqual((runs, self.depth("celery")), ([0, 1, 2, 3], (0, 0)))
 
+    def test_a_lost_channel(self) -> None:
+        """What waited for a place when its channel was closed is not run: it comes again."""
+        runs: list[int] = []
+        first: Deferred[None] = Deferred()
+        self.tasks.task(name="slow")(lambda: first)
+        self.tasks.task(name="t", acks_late=True)(runs.append)
+        self.work(concurrency=1, prefetch_count=10)
+        self.call("slow")
+        self.call("t", 1)
+        channel: Any = self.worker._intakes[0]._channel
+        channel.transport_channel.end(PreconditionFailed("closed", 406, initiator="server"))
+        first.callback(None)
+        self.assertEqual(runs, [])
+        self.turn(1)
+        self.turn(1)
+        self.assertEqual((runs, self.depth("celery"), self.worker.counts.stale), ([1], (0, 0), 1))
+
     def test_a_result_of_a_lost_message(self) -> None:
         """celery A-14: late acks: it is sent, though the message comes again."""
         wait: list[Deferred[Any]] = []
