@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
+import urllib.error
+import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,6 +42,55 @@ def run_example(name: str, *arguments: str) -> str:
     assert done.returncode == 0, f"{name} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     assert not done.stderr, f"{name} wrote to standard error:\n{done.stderr}"
     return done.stdout
+
+
+class RunningExample:
+    """An example that goes on until it is told to stop: its first line says that it is there."""
+
+    def __init__(self, name: str, *arguments: str) -> None:
+        self._name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", str(EXAMPLES / name), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, PYTHONPATH=str(ROOT), PYTHONWARNINGS="error,ignore::DeprecationWarning"),
+        )
+
+    def __enter__(self) -> str:
+        """Its first line."""
+        assert self._process.stdout is not None
+        watchdog = threading.Timer(25, self._process.kill)
+        watchdog.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            watchdog.cancel()
+        if not line:
+            raise AssertionError(f"{self._name} has said nothing: {self._process.communicate()[1]}")
+        return line.strip()
+
+    def __exit__(self, kind: type[BaseException] | None, *_details: object) -> None:
+        """SIGTERM: it ends in order."""
+        self._process.terminate()
+        try:
+            _, errors = self._process.communicate(timeout=25)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        if kind is None:
+            assert (self._process.returncode, errors) == (0, ""), f"{self._name}: {self._process.returncode}, {errors}"
+
+
+def fetch(url: str) -> tuple[int, Any]:
+    """The status and the JSON at a URL."""
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
 
 
 class ExampleCases(ReactorTestCase):
@@ -141,6 +197,75 @@ class ExampleCases(ReactorTestCase):
         """Issue: handlers with their queues; what is not accepted reaches none of them."""
         printed = await self.run_example("15_declared_handlers.py", self.node.url)
         self.assertEqual(printed, "order 1 by order.new\norder 2 by order.priced\nstopped\n")
+
+    async def test_rpc_fibonacci(self) -> None:
+        """Issue 7: RPC fibonacci in ten lines; who calls when nobody serves is told so."""
+
+        def ask() -> str:
+            with RunningExample("16_rpc_fibonacci.py", "serve", self.node.url) as line:
+                assert line == "serving"
+                return run_example("16_rpc_fibonacci.py", "ask", self.node.url, "30")
+
+        self.assertEqual(await self.in_thread(ask), "fib(30) is 832040\n")
+        with self.assertRaisesRegex(AssertionError, "NoResponder"):
+            await self.run_example("16_rpc_fibonacci.py", "ask", self.node.url, "30")
+
+    async def test_celery_worker(self) -> None:
+        """Issue 7: a Twisted worker for an unmodified client of Celery."""
+        if find_spec("celery") is None:
+            raise SkipTest("Celery is not installed")
+        from tests.celery.client_process import ClientProcess
+
+        queue = self.name("worker")
+        code = """
+            states = []
+            total = app.send_task("add", [1, 2])
+            result = app.send_task("countdown", [2])
+            result.get(timeout=20, on_message=lambda message: states.append((message["task_id"], message["status"])))
+            return [total.get(timeout=20), result.result, [state for task_id, state in states if task_id == result.id]]
+        """
+
+        def ask() -> Any:
+            with RunningExample("18_celery_worker.py", self.node.url, queue) as line:
+                assert line == f"waiting for tasks in queue {queue}"
+                with contextlib.closing(ClientProcess()) as client:
+                    return client.run(self.node.url, queue, code)
+
+        self.assertEqual(await self.in_thread(ask), [3, "lift-off", ["PROGRESS", "PROGRESS", "SUCCESS"]])
+
+    async def test_web_endpoint_that_calls_celery(self) -> None:
+        """Issue 7: an answer when the task is done, by a worker of Celery's own."""
+        if find_spec("celery") is None:
+            raise SkipTest("Celery is not installed")
+        from tests.celery.workers import WorkerProcess
+
+        queue = self.name("web")
+
+        def ask() -> list[tuple[int, Any]]:
+            with (
+                contextlib.closing(WorkerProcess(self.node.url, queue)) as worker,
+                RunningExample("17_web_celery.py", self.node.url, "0", queue) as url,
+            ):
+                worker.wait()
+                return [fetch(f"{url}?x={x}&y=2") for x in ("1", "40", "one")]
+
+        self.assertEqual(
+            await self.in_thread(ask),
+            [(200, {"result": 3}), (200, {"result": 42}), (400, {"error": "give x and y, two whole numbers"})],
+        )
+
+    async def test_web_endpoint_and_our_worker(self) -> None:
+        """Issue 7: the same with the worker of the other example; nobody needs Celery then."""
+        queue = self.name("web")
+
+        def ask() -> list[tuple[int, Any]]:
+            with (
+                RunningExample("18_celery_worker.py", self.node.url, queue),
+                RunningExample("17_web_celery.py", self.node.url, "0", queue) as url,
+            ):
+                return [fetch(f"{url}?x=1&y=2")]
+
+        self.assertEqual(await self.in_thread(ask), [(200, {"result": 3})])
 
 
 class ExamplesOverRabbitMQ(RabbitMQTestCase, ExampleCases):
