@@ -31,14 +31,19 @@ E = TypeVar("E", bound=BaseException)
 
 
 class CeleryCase(ReactorTestCase):
-    """`self.app()` makes a client, closed at the end of the test."""
+    """`self.app()` makes a client, closed at the end of the test.
+
+    The limits are wide: a worker of Celery 5.7 with the solo pool now and then polls its sockets for ten seconds while
+    deliveries wait in its own buffer.
+    """
 
     __test__ = False
+    timeout = 90
     broker_url: ClassVar[str] = ""
 
     def app(self, **settings: Any) -> CeleryApp:
         """A client of the worker."""
-        settings.setdefault("timeout", 15.0)
+        settings.setdefault("timeout", 30.0)
         made = CeleryApp(self.broker_url, **settings)
         self.addCleanup(made.close)
         return made

@@ -198,7 +198,7 @@ class ClientCases(CeleryCase):
         self.assertEqual(result.state, "PENDING")
         await self.failure(app.call_task("quiet"), RPCTimeout)
         await self.failure(app.call_task("ignored"), RPCTimeout)
-        self.assertEqual(await app.call_task("quiet", ignore_result=False, timeout=15), "heard")
+        self.assertEqual(await app.call_task("quiet", ignore_result=False, timeout=30), "heard")
         self.assertEqual(app.backend.table.counts.out_of_band, 0)
 
     async def test_group(self) -> None:
@@ -322,7 +322,7 @@ class ClientCases(CeleryCase):
         proxy = DisruptionProxy(host, port)
         await proxy.start()
         self.addCleanup(proxy.stop)
-        app = CeleryApp(self.broker_url.replace(f":{port}", f":{proxy.port}"), timeout=15.0)
+        app = CeleryApp(self.broker_url.replace(f":{port}", f":{proxy.port}"), timeout=30.0)
         self.addCleanup(app.close)
         result = await app.send_task("nap", [0.3])
         waiting = result.get()
@@ -343,7 +343,7 @@ class ClientOverBroker(OverBrokerProcess, ClientCases):
         """celery J-14, J-15, 12.8: a process that was killed; time limits, the first failure of which counts."""
         queue = f"processes-{uuid4()}"
         await self.worker(self.broker_url, queue, "prefork")
-        app = self.app(default_queue=queue, timeout=20.0)
+        app = self.app(default_queue=queue, timeout=30.0)
         killed = await app.send_task("die")
         error = await self.failure(killed.get(), RemoteError)
         self.assertEqual((error.exc_type, error.exc_module), ("WorkerLostError", "billiard.exceptions"))
