@@ -188,7 +188,7 @@ class ClientCases(CeleryCase):
         error = await self.failure(result.get(), TaskRevoked)
         self.assertEqual((result.state, error.exc_args), ("REVOKED", ("revoked",)))
         await self.failure(other.get(), TaskRevoked)
-        self.assertEqual(list((await app.control.ask("ping", limit=1, timeout=5)).values()), [{"ok": "pong"}])
+        self.assertEqual(list((await app.control.ask("ping", limit=1, timeout=30)).values()), [{"ok": "pong"}])
 
     async def test_ignored(self) -> None:
         """celery L-01 to L-03, L-06, J-12: nothing is sent, and nobody waits; False wants it all the same."""
