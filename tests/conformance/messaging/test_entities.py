@@ -167,7 +167,7 @@ class EntityCases(MessagingCase):
         await self.failure(Queue(self.name("q"), expires=0)(self.connection()).declare(), PreconditionFailed)
 
     async def test_limits(self) -> None:
-        """kombu F7 to F9, F12: TTL 0 keeps nothing, the oldest make room, the highest priority goes first; everywhere."""
+        """kombu F7 to F9, F12: TTL 0 keeps nothing, the oldest make room, the highest priority goes first."""
         connection = self.connection()
         default = Exchange("")(connection)
         no_time = Queue("", exclusive=True, message_ttl=0)(connection)
