@@ -31,7 +31,7 @@ class EntityCases(MessagingCase):
         return found
 
     async def test_topic(self) -> None:
-        """kombu E10, F16, F19, F20: words, `*` and `#`; a queue with two bindings gets one copy."""
+        """kombu E10, F16, F19, F20, celery C-02: words, `*` and `#`; a queue with two bindings gets one copy."""
         connection = self.connection()
         exchange = Exchange(self.name("x"), "topic", durable=False)(connection)
         keys = ["usd.stock", "eur.stock.db", "stock.nasdaq", "a.b.stock", ""]

@@ -39,7 +39,10 @@ class SettingTests(ConsumerCase):
         self.assertEqual(Consumer(accept="json").accept, {"application/json"})
 
     def test_qos(self) -> None:
-        """kombu H19: for what is consumed from now on; prefetch_size and apply_global are refused here (540 there)."""
+        """kombu H19, celery C-16.
+
+        For what is consumed from now on; prefetch_size and apply_global are refused here (540 there).
+        """
         seen: list[Message] = []
         consumer = self.done(self.consumer(Queue("q"), on_message=seen.append, prefetch_count=1).consume())
         self.send("q", *[b"%d" % n for n in range(5)])
@@ -86,7 +89,7 @@ class SettingTests(ConsumerCase):
         self.assertFalse(consumer.is_paused)
 
     def test_recover(self) -> None:
-        """kombu H20: to anybody; "to the same consumer" is refused here, for it ends connections."""
+        """kombu H20, celery C-17: to anybody; "to the same consumer" is refused here, for it ends connections."""
         seen: list[Message] = []
         consumer = self.done(self.consumer(Queue("q"), on_message=seen.append).consume())
         self.send("q", b"1")
@@ -97,7 +100,7 @@ class SettingTests(ConsumerCase):
         self.assertEqual([message.redelivered for message in seen], [False, True])
 
     def test_purge(self) -> None:
-        """kombu H21: the sum over all queues."""
+        """kombu H21, celery C-18: the sum over all queues."""
         consumer = self.consumer(Queue("q"), Queue("r"))
         self.done(consumer.declare())
         self.send("q", b"1", b"2")

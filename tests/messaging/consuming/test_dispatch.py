@@ -27,7 +27,7 @@ class CallbackTests(DispatchCase):
     """kombu H5 to H7."""
 
     def test_in_order(self) -> None:
-        """kombu H5: each is called with (body, message), in the order in which they were registered."""
+        """kombu H5, celery C-13: each is called with (body, message), in the order in which they were registered."""
         seen: list[Any] = []
         consumer = self.consume(callbacks=[lambda body, message: seen.append((1, body))])
         consumer.register_callback(lambda body, message: seen.append((2, message.payload)))
@@ -46,7 +46,7 @@ class CallbackTests(DispatchCase):
                 Consumer(self.channel, Queue("q"), **settings)
 
     def test_receive_without_callbacks(self) -> None:
-        """kombu H6: NotImplementedError."""
+        """kombu H6, celery C-13: NotImplementedError."""
         consumer = Consumer(self.channel)
         self.assertRaises(NotImplementedError, consumer.receive, {}, Message())
 
@@ -64,7 +64,7 @@ class CallbackTests(DispatchCase):
         self.assertEqual((seen, self.depth("q")), ([1], (0, 0)))
 
     def test_on_message(self) -> None:
-        """kombu H7: in place of the callbacks; decompressed, not decoded."""
+        """kombu H7, celery C-13: in place of the callbacks; decompressed, not decoded."""
         seen: list[Message] = []
         called: list[Any] = []
         self.consume(on_message=seen.append, callbacks=[lambda *given: called.append(given)])

@@ -43,7 +43,7 @@ class ConsumeTests(SubscribingCase):
     """kombu H1 to H4, H12 to H15."""
 
     def test_one_queue_or_several(self) -> None:
-        """kombu H2: bound to the channel, as copies; declared with exchange and bindings (H4)."""
+        """kombu H2, celery C-11: bound to the channel, as copies; declared with exchange and bindings (H4)."""
         exchange = Exchange("x", "topic")
         one = Queue("one", exchange, routing_key="a.#")
         consumer = Consumer(self.channel, one, on_message=self.seen.append)
@@ -84,7 +84,10 @@ class ConsumeTests(SubscribingCase):
         self.assertEqual(self.bodies(), [b"1"])
 
     def test_only_what_is_not_consumed(self) -> None:
-        """kombu H13: consume is idempotent, also twice at once; add_queue (H15) declares, and does not start."""
+        """kombu H13, celery C-14.
+
+        Consume is idempotent, also twice at once; add_queue (H15) declares, and does not start.
+        """
         consumer = self.consumer(Queue("one"))
         first, second = consumer.consume(), consumer.consume()
         self.assertIs(self.done(first), consumer)
@@ -142,7 +145,7 @@ class ConsumeTests(SubscribingCase):
         self.assertEqual(self.bodies(), [b"1"])
 
     def test_no_ack(self) -> None:
-        """kombu H3: of consume, else of the consumer, else of each queue."""
+        """kombu H3, celery C-11: of consume, else of the consumer, else of each queue."""
         cases: list[tuple[Any, Any, bool, bool]] = [
             (None, None, False, False),
             (None, None, True, True),
@@ -191,7 +194,7 @@ class ConsumeTests(SubscribingCase):
         self.assertIn(self.seen[0].delivery_info["consumer_tag"], tags)
 
     def test_prefetch(self) -> None:
-        """kombu H11, H26: in force from the first message on, for each consumer its own."""
+        """kombu H11, H26, celery C-11: in force from the first message on, for each consumer its own."""
         self.done(self.channel.queue_declare("q", durable=True))
         self.send("q", b"1", b"2", b"3", b"4", b"5", b"6")
         self.done(self.consumer(Queue("q"), prefetch_count=2).consume())
@@ -246,7 +249,7 @@ class EndTests(SubscribingCase):
         self.assertEqual(self.bodies(), [b"1", b"2"])
 
     def test_cancel_with_messages_on_their_way(self) -> None:
-        """kombu H28, W36: nothing blows up, nothing is lost."""
+        """kombu H28, W36, celery C-15: nothing blows up, nothing is lost."""
         consumer = self.done(self.consumer(Queue("q")).consume())
         for body in (b"1", b"2"):
             self.successResultOf(self.channel.publish("", "q", body))
@@ -256,7 +259,7 @@ class EndTests(SubscribingCase):
         self.assertEqual(len(self.seen), unsettled)
 
     def test_cancel_by_queue(self) -> None:
-        """kombu H17, H18: by Queue or by name; it is forgotten; an unknown one is fine."""
+        """kombu H17, H18, celery C-15: by Queue or by name; it is forgotten; an unknown one is fine."""
         consumer = self.done(self.consumer(Queue("one"), Queue("two"), Queue("three")).consume())
         ended = consumer.when_ended()
         self.done(consumer.cancel_by_queue("one"))
@@ -390,7 +393,7 @@ class RevivalTests(SubscribingCase):
     """kombu H22: after a loss, on a transport that does not come back by itself."""
 
     def test_the_connection_is_lost(self) -> None:
-        """It consumes again by itself, with its prefetch; old deliveries are stale, and come again."""
+        """celery C-19: it consumes again by itself, with its prefetch; old deliveries are stale, and come again."""
         consumer = self.done(self.consumer(Queue("q"), prefetch_count=2).consume())
         tags = consumer.consumer_tags
         self.send("q", b"1", b"2", b"3")
@@ -456,7 +459,7 @@ class RevivalTests(SubscribingCase):
         self.assertEqual((self.bodies(), len(consumer.consumer_tags)), ([b"1"], 1))
 
     def test_another_channel(self) -> None:
-        """kombu H22: old tags are gone, it consumes on the new one what it consumed."""
+        """kombu H22, celery C-19: old tags are gone, it consumes on the new one what it consumed."""
         consumer = self.done(self.consumer(Queue("q"), Queue("r"), prefetch_count=1).consume())
         other = self.done(self.connection.channel())
         self.done(consumer.revive(other))

@@ -29,7 +29,10 @@ class DeclaringTests(SynchronousTestCase):
         return self.successResultOf(maybe_declare(entity, channel or self.channel, **options))
 
     def test_once(self) -> None:
-        """kombu O2: True for the one that declared it; unbound entities stay so; a connection does as well."""
+        """kombu O2, celery C-09.
+
+        True for the one that declared it; unbound entities stay so; a connection does as well.
+        """
         queue = Queue("q", "x", "key")
         self.assertTrue(self.declared(queue))
         self.assertEqual(self.channel.methods, ["exchange_declare", "queue_declare", "queue_bind"])
@@ -140,7 +143,7 @@ class CacheTests(SynchronousTestCase):
         self.cache = self.connection.declared_entities
 
     def test_cleared(self) -> None:
-        """kombu O2: after a loss everything is declared again."""
+        """kombu O2, celery C-09: after a loss everything is declared again."""
         self.successResultOf(maybe_declare(Queue("q"), self.channel))
         self.cache.clear()
         self.assertTrue(self.successResultOf(maybe_declare(Queue("q"), self.channel)))

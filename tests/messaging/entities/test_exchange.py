@@ -107,7 +107,7 @@ class FieldTests(SynchronousTestCase):
     """Arguments and their defaults."""
 
     def test_defaults(self) -> None:
-        """kombu E6, E7: the default exchange, direct, durable, kept, with no delivery mode of its own."""
+        """kombu E6, E7, celery C-01: the default exchange, direct, durable, kept, with no delivery mode of its own."""
         self.assertEqual(
             Exchange().as_dict(),
             {
@@ -134,7 +134,7 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual((Mine("x", "fanout", durable=True).type, Mine("x", durable=True).durable), ("fanout", True))
 
     def test_types(self) -> None:
-        """kombu E9: the four types, and any other that the broker may have."""
+        """kombu E9, celery C-02: the four types, and any other that the broker may have."""
         channel = RecordingChannel()
         kinds = ["direct", "topic", "fanout", "headers", "x-delayed-message"]
         for kind in kinds:
@@ -142,7 +142,7 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual([call[2] for call in channel.calls], kinds)
 
     def test_delivery_modes(self) -> None:
-        """kombu E8: names and numbers; what is kept is the number."""
+        """kombu E8, celery C-03: names and numbers; what is kept is the number."""
         for given, kept in ((1, 1), ("transient", 1), (2, 2), ("persistent", 2), (None, None)):
             self.assertEqual(delivery_mode_of(given), kept)
             self.assertEqual(Exchange("x", delivery_mode=given).delivery_mode, kept)
@@ -190,7 +190,7 @@ class DeclareTests(SynchronousTestCase):
         self.channel = RecordingChannel()
 
     def test_declare(self) -> None:
-        """kombu E13: everything the broker wants to know."""
+        """kombu E13, celery C-04: everything the broker wants to know."""
         exchange = Exchange("x", "topic", durable=False, auto_delete=True, arguments={"a": 1})
         self.successResultOf(exchange(self.channel).declare())
         self.successResultOf(Exchange("y")(self.channel).declare())
@@ -215,7 +215,10 @@ class DeclareTests(SynchronousTestCase):
         self.failureResultOf(Exchange("x", passive=True)(self.channel).declare(), NotFound)
 
     def test_what_is_never_declared(self) -> None:
-        """kombu E13, E14: the default exchange, the broker's own, and with no_declare; even without a channel."""
+        """kombu E13, E14, celery C-04.
+
+        The default exchange, the broker's own, and with no_declare; even without a channel.
+        """
         for exchange in (Exchange(""), Exchange("amq.topic", "topic"), Exchange("x", no_declare=True)):
             self.assertFalse(exchange.is_declarable)
             self.successResultOf(exchange(self.channel).declare())
@@ -232,7 +235,7 @@ class DeclareTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(NotFound)), 1)
 
     def test_exchange_to_exchange(self) -> None:
-        """kombu E16: messages flow into this one, from one given as an Exchange or by name."""
+        """kombu E16, celery C-04: messages flow into this one, from one given as an Exchange or by name."""
         bound = Exchange("to")(self.channel)
         self.successResultOf(bound.bind_to(Exchange("from"), "key", {"a": 1}))
         self.successResultOf(bound.bind_to("from"))
@@ -256,7 +259,7 @@ class DeclareTests(SynchronousTestCase):
         self.assertEqual(self.channel.calls, [])
 
     def test_delete(self) -> None:
-        """kombu E17: with and without if_unused."""
+        """kombu E17, celery C-04: with and without if_unused."""
         bound = Exchange("x")(self.channel)
         self.successResultOf(bound.delete())
         self.successResultOf(bound.delete(if_unused=True, nowait=True))
@@ -276,7 +279,10 @@ class PublishTests(SynchronousTestCase):
         self.channel = RecordingChannel()
 
     def test_message(self) -> None:
-        """kombu E18: the delivery mode of the call, the properties, the exchange, or 2; properties are not changed."""
+        """kombu E18, celery C-04.
+
+        The delivery mode of the call, the properties, the exchange, or 2; properties are not changed.
+        """
         transient, plain = Exchange("x", delivery_mode="transient"), Exchange("x")
         properties = {"delivery_mode": 2, "app_id": "mine", "priority": None}
         message = transient.Message("é", properties=properties, priority=0, headers={"a": 1}, content_type="text/x")
@@ -309,7 +315,10 @@ class PublishTests(SynchronousTestCase):
                 Exchange("x").Message(body, **options)  # type: ignore[arg-type]
 
     def test_publish(self) -> None:
-        """kombu E18: bytes and str are wrapped as they are; another exchange may be named; None is the key ""."""
+        """kombu E18, celery C-04.
+
+        Bytes and str are wrapped as they are; another exchange may be named; None is the key "".
+        """
         bound = Exchange("x")(self.channel)
         self.successResultOf(bound.publish("text", "key"))
         self.successResultOf(bound.publish(b"raw", mandatory=True))

@@ -67,13 +67,16 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual(Queue("q", "").exchange, Exchange(""))
 
     def test_exclusive_implies_auto_delete(self) -> None:
-        """kombu F4: whatever is said of auto_delete."""
+        """kombu F4, celery C-20: whatever is said of auto_delete."""
         self.assertTrue(Queue("q", exclusive=True).auto_delete)
         self.assertTrue(Queue("q", exclusive=True, auto_delete=False).auto_delete)
         self.assertFalse(Queue("q").auto_delete)
 
     def test_units(self) -> None:
-        """kombu D34, F6 to F9: seconds become integer milliseconds, counts stay; None is left out and 0 is not."""
+        """kombu D34, F6 to F9, celery C-20.
+
+        Seconds become integer milliseconds, counts stay; None is left out and 0 is not.
+        """
         full = Queue("q", expires=1.001, message_ttl=0.5, max_length=10, max_length_bytes=2048, max_priority=9)
         self.assertEqual(
             full.arguments,
@@ -200,7 +203,7 @@ class DeclareTests(SynchronousTestCase):
             )
 
     def test_no_declare(self) -> None:
-        """kombu F15: neither the queue nor what belongs to it is declared, even without a channel."""
+        """kombu F15, celery C-20: neither the queue nor what belongs to it is declared, even without a channel."""
         queue = Queue("q", "x", "key", no_declare=True)
         self.assertEqual(self.successResultOf(queue(self.channel).declare()), "q")
         self.assertEqual(self.successResultOf(queue.declare()), "q")

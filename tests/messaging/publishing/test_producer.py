@@ -30,12 +30,12 @@ class BodyTests(ProducerCase):
         return body, properties["content_type"], properties["content_encoding"]
 
     def test_objects_are_json(self) -> None:
-        """kombu G4, G29."""
+        """kombu G4, G29, celery C-07."""
         self.assertEqual(self.encoded({"a": [1]}), (b'{"a":[1]}', "application/json", "utf-8"))
         self.assertEqual(self.encoded(None), (b"null", "application/json", "utf-8"))
 
     def test_text_and_octets_are_sent_as_they_are(self) -> None:
-        """kombu G29."""
+        """kombu G29, celery C-07."""
         self.assertEqual(self.encoded("é"), ("é".encode(), "text/plain", "utf-8"))
         self.assertEqual(self.encoded(b"\xff"), (b"\xff", "application/data", "binary"))
         self.assertEqual(self.encoded(bytearray(b"\xff")), (b"\xff", "application/data", "binary"))
@@ -49,7 +49,7 @@ class BodyTests(ProducerCase):
         self.assertEqual(self.encoded("x", serializer="text")[0], b"x")
 
     def test_a_content_type_means_that_it_is_encoded(self) -> None:
-        """kombu G12: also where a serializer is named."""
+        """kombu G12, celery C-05: also where a serializer is named."""
         self.assertEqual(self.encoded("é", content_type="text/x"), ("é".encode(), "text/x", "utf-8"))
         self.assertEqual(
             self.encoded("é", content_type="text/x", content_encoding="latin-1", serializer="json"),
@@ -87,7 +87,7 @@ class PropertiesTests(ProducerCase):
     """kombu G8 to G11, G14, G16, G19 to G23."""
 
     def test_what_every_message_has(self) -> None:
-        """kombu G8, G10, G11: and nothing else."""
+        """kombu G8, G10, G11, celery C-07: and nothing else."""
         self.assertEqual(
             self.publish(1, "key"),
             (
@@ -105,7 +105,7 @@ class PropertiesTests(ProducerCase):
         )
 
     def test_delivery_mode(self) -> None:
-        """kombu G10: given, or the exchange's, or 2; on the wire it is a number."""
+        """kombu G10, celery C-03: given, or the exchange's, or 2; on the wire it is a number."""
         for given, sent in ((None, 2), (1, 1), (2, 2), ("transient", 1), ("persistent", 2)):
             self.assertEqual(self.properties(1, delivery_mode=given)["delivery_mode"], sent)
         transient = Exchange("amq.direct", delivery_mode="transient")
@@ -121,7 +121,7 @@ class PropertiesTests(ProducerCase):
         self.assertNotIn("priority", self.properties(1, priority=None))
 
     def test_expiration(self) -> None:
-        """kombu G19: seconds become whole milliseconds in decimal digits; 0 is a value."""
+        """kombu G19, celery C-08: seconds become whole milliseconds in decimal digits; 0 is a value."""
         for given, sent in ((0, "0"), (1, "1000"), (0.29, "290"), (1.001, "1001"), (3600.5, "3600500")):
             self.assertEqual(self.properties(1, expiration=given)["expiration"], sent)
         self.assertNotIn("expiration", self.properties(1))
@@ -172,7 +172,10 @@ class PropertiesTests(ProducerCase):
         self.assertEqual([self.publish(1, key)[1] for key in (None, "", "own")], ["default", "", "own"])
 
     def test_exchange(self) -> None:
-        """kombu G3, G16, G22: the producer's, or one for this message by name or as an Exchange; "" is one."""
+        """kombu G3, G16, G22, celery C-06.
+
+        The producer's, or one for this message by name or as an Exchange; "" is one.
+        """
         producer = self.producer = Producer(self.on, Exchange("mine", no_declare=True))
         self.assertEqual(producer.exchange.name, "mine")
         names = [self.publish(1, "k", exchange=given)[0] for given in (None, "", "other", Exchange("amq.topic"))]

@@ -69,7 +69,7 @@ class OutcomesTests(ProducerCase):
             self.failureResultOf(self.producer.publish(1, "k", mandatory=True), PublishReturned)
 
     def test_on_return(self) -> None:
-        """kombu G6, G24: called too, with what was sent; kept when it is revived."""
+        """kombu G6, G24, celery C-06: called too, with what was sent; kept when it is revived."""
         got: list[tuple[PublishReturned, str, str, Message]] = []
         producer = Producer(self.on, on_return=lambda *args: got.append(args))
         for retry in (False, True):
@@ -120,7 +120,7 @@ class LifeTests(ProducerCase):
     """kombu G1, G24 to G27."""
 
     def test_nothing_is_opened(self) -> None:
-        """kombu G1, G26, G27: not by making it, asking for its channel, or showing it."""
+        """kombu G1, G26, G27, celery C-06: not by making it, asking for its channel, or showing it."""
         producer = self.producer
         self.assertIs(producer.connection, self.on)
         self.assertIs(producer.channel, self.on.default_channel)
@@ -177,7 +177,7 @@ class LifeTests(ProducerCase):
         self.assertEqual(self.transport.bodies(), ["1", "3"])
 
     def test_after_a_loss(self) -> None:
-        """kombu G24: without a policy the next publish connects again, and declares."""
+        """kombu G24, celery C-09: without a policy the next publish connects again, and declares."""
         self.producer = Producer(self.on, Exchange("mine"))
         self.publish(1)
         self.transport.made[0].lose()
