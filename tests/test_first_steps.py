@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ class Folder:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        # What it waits for may never be printed.
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
         with process:
             try:
                 assert process.stdout is not None
@@ -63,6 +67,7 @@ class Folder:
                 process.wait(timeout=25)
                 return printed
             finally:
+                watchdog.cancel()
                 process.kill()
 
 
@@ -72,6 +77,10 @@ class MemoryTests(SynchronousTestCase):
     def test_readme(self) -> None:
         """kombu AD10, example 1: the first program of the README."""
         self.assertEqual(Folder(self, "README.md").run("hello.py"), ORDER)
+
+    def test_calls(self) -> None:
+        """Issue 7: the shortest client and server."""
+        self.assertEqual(Folder(self, "README.md").run("fibonacci.py"), "6765\n")
 
     def test_hello(self) -> None:
         """The first step."""
@@ -95,10 +104,10 @@ class FirstSteps(ReactorTestCase):
         printed = await self.in_thread(folder.run, "receive.py", until="order 3")
         self.assertEqual(printed, "order 1\norder 2\norder 3\n")
 
-    def serve(self, folder: Folder, until: str) -> Deferred[str]:
-        """Run the handler in work.py as a service, until it has printed something."""
+    def serve(self, folder: Folder, until: str, *what: str) -> Deferred[str]:
+        """Run the handler in work.py, or what is given, as a service, until it has printed something."""
         twistd = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=")
-        service = ("txmsg-consumer", "--app", "work", "--url", self.node.url)
+        service = ("txmsg-consumer", *(what or ("--app", "work")), "--url", self.node.url)
         return self.in_thread(folder.run, *twistd, *service, until=until)
 
     async def test_a_service(self) -> None:
@@ -123,3 +132,10 @@ class FirstStepsOverBroker(OverBroker, FirstSteps):
             await connection.Producer().publish({"image": 17}, routing_key="work", declare=[Queue("work")])
         self.assertIn("{'image': 17}", await self.serve(folder, "'image'"))
         self.assertEqual(await self.in_thread(folder.run, "client.py"), "b'Hello World!'\n")
+
+    async def test_celery_in_the_readme(self) -> None:
+        """Issue 7: the shortest worker runs the task of the shortest client."""
+        folder = Folder(self, "README.md", self.node.url)
+        serving = self.serve(folder, "begins", "--celery", "shop:tasks")
+        self.assertEqual(await self.in_thread(folder.run, "total.py"), "3\n")
+        self.assertIn("shop.add", await serving)
