@@ -216,7 +216,8 @@ class ServingTests(SynchronousTestCase):
             with self.subTest(error):
                 self.setUp()
                 getattr(self, owner).outcomes.append(error)
-                self.started(start_limit=0.0)
+                # To give up after many attempts is the connection's word: it counts as one.
+                self.started(start_limit=0.0 if isinstance(error, OperationalError) else 60.0)
                 outcome = self.outcome()
                 self.assertEqual(outcome.exit_code, code)
                 self.assertIn("the RPC server shop:server cannot ", outcome.line)
@@ -262,6 +263,15 @@ class ServingTests(SynchronousTestCase):
         self.assertEqual(self.server.stops, 0)
         self.connection.tell(AuthenticationFailed("refused"), 1.0)
         self.assertEqual(self.outcome().exit_code, 17)
+
+    def test_refused_and_let_in_again(self) -> None:
+        """refused_limit is counted anew."""
+        self.started(refused_limit=10.0)
+        self.connection.tell(AuthenticationFailed("refused"), 1.0)
+        self.connection.tell(None)
+        self.pass_time(20)
+        self.connection.tell(AuthenticationFailed("refused"), 1.0)
+        self.assertEqual(self.server.stops, 0)
 
     def test_a_queue_that_is_gone(self) -> None:
         """R25: it never goes on without requests that can come; resubscribe_limit."""
