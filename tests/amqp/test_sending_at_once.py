@@ -75,15 +75,20 @@ class SendingTests(SynchronousTestCase):
         self.assertEqual(self.socket.sent, b"onetwo")
 
     def test_a_full_socket(self) -> None:
-        """What it does not take waits for the reactor, in order."""
+        """What it does not take waits for the reactor, in order; nobody else tries, and copies all of it for that."""
         protocol = self.protocol(4)
         protocol.write(b"frames")
         self.assertEqual(self.socket.sent, b"fram")
         self.assertEqual(self.reactor.waiting, [self.socket])
         self.socket.takes = 1000
         protocol.write(b"more")
+        self.assertEqual(self.socket.sent, b"fram")
+        self.assertEqual(self.reactor.waiting, [self.socket])
+        self.socket.doWrite()
         self.assertEqual(self.socket.sent, b"framesmore")
         self.assertEqual(self.reactor.waiting, [])
+        protocol.write(b" and again at once")
+        self.assertEqual(self.socket.sent, b"framesmore and again at once")
 
     def test_a_broken_socket(self) -> None:
         """The reactor tries again, and tells everybody."""

@@ -225,10 +225,8 @@ class WireProtocol(Protocol):
             return
         if size < FLUSH_SIZE * 2 and not self._has_large_output:
             self.transport.write(output[0] if len(output) == 1 else b"".join(output))  # type: ignore[union-attr]
-            if self._sends_at_once and not self._is_paused and not self.transport.disconnecting:  # type: ignore[union-attr]
-                # Not only when the reactor has found out that the socket takes it, a turn later: a request and its
-                # reply are 40 us sooner at their ends.  What went wrong is found again, and told, by the reactor.
-                self.transport.doWrite()  # type: ignore[union-attr]
+            if self._sends_at_once and not self._is_paused:
+                self._send_at_once()
         else:
             self.transport.writeSequence(output)  # type: ignore[union-attr]  # large bodies are not copied here
         if self._is_paused:
@@ -238,6 +236,15 @@ class WireProtocol(Protocol):
                 self._is_writable = False
                 self._update_gate()
         self._has_large_output = False
+
+    def _send_at_once(self) -> None:
+        """Not only when the reactor has found out that the socket takes it, a turn later: a request and its reply are
+        40 us sooner at their ends.  What goes wrong is found again, and told, by the reactor.
+        """
+        transport: Any = self.transport
+        # What a full socket has left over is for the reactor: each try would copy all of that, and be refused.
+        if not transport.disconnecting and not transport.dataBuffer:
+            transport.doWrite()
 
     def _update_gate(self) -> None:
         self.can_publish = self._is_writable

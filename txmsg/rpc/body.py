@@ -31,6 +31,7 @@ __all__ = [
     "error_data",
     "read_error",
     "read_request",
+    "text_of",
 ]
 
 #: The keys of a reply.
@@ -41,6 +42,8 @@ ERROR: Final = "error"
 #: Characters of a text in an error that is sent.
 _TEXT_LIMIT: Final = 10_000
 _TRACEBACK_LIMIT: Final = 100_000
+#: Arguments of an exception that are sent.
+_ARGS_LIMIT: Final = 100
 
 
 class Request(NamedTuple):
@@ -59,7 +62,13 @@ class Request(NamedTuple):
 def encode_request(
     method: str, args: Any, kwargs: Mapping[str, Any] | None, deadline: float | None, serializer: str
 ) -> Encoded:
-    """A request as octets; EncodeError for arguments that the serializer cannot carry."""
+    """A request as octets; EncodeError for arguments that the serializer cannot carry, or no server can take."""
+    if not isinstance(method, str) or not method:
+        raise EncodeError(f"a method is called by its name, a str, and not by {type(method).__name__}")
+    if not isinstance(args, list | tuple):
+        raise EncodeError(f"the args of a call are a list or a tuple, not {type(args).__name__}")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise EncodeError(f"the kwargs of a call are a mapping, not {type(kwargs).__name__}")
     request: dict[str, Any] = {"method": method, "args": args, "kwargs": kwargs or {}}
     if deadline is not None:
         request["deadline"] = deadline
@@ -84,7 +93,8 @@ def read_request(value: Any) -> Request:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    # An int may be too large for isfinite, and compares with any time.
+    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and isfinite(value)))
 
 
 def encode_reply(kind: str, value: Any, serializer: str) -> Encoded:
@@ -119,14 +129,15 @@ def error_data(error: BaseException | Failure, *, traceback: bool = False) -> di
         text = failure.getTraceback()[-_TRACEBACK_LIMIT:]
     return {
         "exc_type": type(value).__name__,
-        "exc_message": _text_of(value)[:_TEXT_LIMIT],
+        "exc_message": text_of(value)[:_TEXT_LIMIT],
         "exc_module": type(value).__module__,
-        "exc_args": [_simple(argument) for argument in value.args],
+        "exc_args": [_simple(argument) for argument in value.args[:_ARGS_LIMIT]],
         "traceback": text,
     }
 
 
-def _text_of(value: object) -> str:
+def text_of(value: object) -> str:
+    """Its text; never fails, whatever its class does."""
     try:
         return str(value)
     except Exception:  # of somebody's __str__

@@ -24,7 +24,7 @@ from txmsg.errors import ConfigurationError, ConnectionClosed, NoResponder, Publ
 from txmsg.messaging import Connection
 from txmsg.messaging.serialization import Accept, serializers
 from txmsg.rpc.body import ERROR, PROGRESS, decode_reply, encode_request
-from txmsg.rpc.pending import PendingCall, PendingCalls, ReplyCounts
+from txmsg.rpc.pending import PendingCall, PendingCalls, ReplyCounts, time_limit
 from txmsg.rpc.reply_channel import REPLY_MODES, ReplyChannel
 
 __all__ = ["RPCClient"]
@@ -61,14 +61,13 @@ class RPCClient:
     ) -> None:
         if reply not in REPLY_MODES:
             raise ConfigurationError(f"reply is one of {', '.join(REPLY_MODES)}, not {reply!r}")
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise ConfigurationError(f"timeout is a number of seconds above 0, not {timeout!r}")
+        timeout = time_limit(timeout)
         serializers.dumps(None, serializer)
         self._accept = serializers.accept([serializer] if accept is None else accept)
         self._owns_connection = isinstance(connection, str)
         self.connection = Connection(connection) if isinstance(connection, str) else connection
         del connection
-        self.timeout = float(timeout)
+        self.timeout = timeout
         self.exchange = exchange
         self.serializer = serializer
         self._mode = reply
@@ -76,12 +75,14 @@ class RPCClient:
         self._max_in_flight = max_in_flight
         self._calls: PendingCalls | None = None
         self._channel: ReplyChannel | None = None
-        self._is_opening = False
-        #: Who waits in `open`.
+        #: A channel that is being opened.
+        self._opening: Deferred[ReplyChannel] | None = None
+        #: Who waits in `open`, and in `close`.
         self._waiters: list[Deferred[None]] = []
+        self._close_waiters: list[Deferred[None]] = []
         #: Calls that wait for the channel.
         self._unsent: dict[str, PendingCall] = {}
-        self._is_closed = False
+        self._is_closed = self._is_over = False
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight is an int from 1, not {max_in_flight!r}")
 
@@ -132,11 +133,13 @@ class RPCClient:
         on_progress(value) -- called with each state that is sent before the result.
 
         Fails with RemoteError, NoResponder, RPCTimeout, the error of the connection that was lost or cannot be made,
-        EncodeError, Overloaded (`max_in_flight`), ConnectionClosed after `close()`.  Cancelling it ends the wait; a
-        request that has left may be carried out.
+        EncodeError, ConfigurationError (`timeout`, `on_progress`), Overloaded (`max_in_flight`), ConnectionClosed after
+        `close()`.  Cancelling it ends the wait; a request that has left may be carried out.
         """
         if timeout is None:
             timeout = self.timeout
+        if on_progress is not None and not callable(on_progress):
+            return fail(ConfigurationError(f"on_progress must be callable, not {type(on_progress).__name__}"))
         table = self._calls
         if table is None:
             table = self._table()
@@ -236,15 +239,14 @@ class RPCClient:
         self._table()
         if self._channel is not None:
             return succeed(None)
-        waiter: Deferred[None] = Deferred(lambda _: self._waiters.remove(waiter))
-        self._waiters.append(waiter)
+        waiter = _wait_in(self._waiters)
         self._open_soon()
         return waiter
 
     def _open_soon(self) -> None:
-        if not self._is_opening:
-            self._is_opening = True
-            Deferred.fromCoroutine(self._open()).addCallbacks(self._opened, self._not_opened)
+        if self._opening is None:
+            opening = self._opening = Deferred.fromCoroutine(self._open())
+            opening.addCallbacks(self._opened, self._not_opened)
 
     async def _open(self) -> ReplyChannel:
         channel = await ReplyChannel.open(
@@ -255,7 +257,7 @@ class RPCClient:
         return channel
 
     def _opened(self, channel: ReplyChannel) -> None:
-        self._is_opening = False
+        self._opening = None
         if self._is_closed:
             channel.close()
             return
@@ -263,8 +265,7 @@ class RPCClient:
         table = self._calls
         assert table is not None
         waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
+        _tell(waiters, None)
         for correlation_id, call in list(self._unsent.items()):
             if self._channel is not channel:
                 break  # it has ended already: the others wait for the next one
@@ -275,15 +276,14 @@ class RPCClient:
             self._send(channel, call, routing_key, encoded, max(call.deadline - table.clock.seconds(), 0.001))
 
     def _not_opened(self, failure: Failure) -> None:
-        self._is_opening = False
+        self._opening = None
         error = failure.value
         assert error is not None
         assert self._calls is not None
         waiters, self._waiters = self._waiters, []
         unsent, self._unsent = self._unsent, {}
         self._calls.fail_all(error, list(unsent.values()))
-        for waiter in waiters:
-            waiter.errback(Failure(error))
+        _tell(waiters, error)
 
     def _channel_ended(self, channel: ReplyChannel, reason: BaseException) -> None:
         if channel is not self._channel:
@@ -303,27 +303,41 @@ class RPCClient:
     # -- the end -------------------------------------------------------------------------------------
 
     def close(self) -> Deferred[None]:
-        """End all calls with ConnectionClosed, and what is the client's own; twice is fine.
+        """End all calls with ConnectionClosed, and what is the client's own; fires when that is done.  Twice is fine.
 
         A `connection` that was given stays open.
         """
-        if self._is_closed:
+        if self._is_over:
             return succeed(None)
-        self._is_closed = True
+        waiter = _wait_in(self._close_waiters)
+        if not self._is_closed:
+            self._is_closed = True
+            self._close().addBoth(self._closed)
+        return waiter
+
+    def _closed(self, outcome: object) -> None:
+        self._is_over = True
+        _tell(self._close_waiters, outcome.value if isinstance(outcome, Failure) else None)
+
+    def _close(self) -> Deferred[None]:
         self.connection.remove_recovery_callback(self._recovery)
         channel, self._channel = self._channel, None
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.errback(Failure(_closed_here()))
+        _tell(self._waiters, _closed_here())
         self._table().close(_closed_here())
+        if self._opening is not None:
+            self._opening.cancel()
         done = None if channel is None else channel.close()
         if self._owns_connection:
             return self.connection.close()
         return succeed(None) if done is None else done
 
     async def __aenter__(self) -> Self:
-        """:meth:`open`."""
-        await self.open()
+        """:meth:`open`; where that fails, also :meth:`close`."""
+        try:
+            await self.open()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -334,6 +348,28 @@ class RPCClient:
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open" if self._channel is not None else "not open"
         return f"<RPCClient over {self.connection!r}, {state}, {self.pending} calls waiting>"
+
+
+def _wait_in(waiters: list[Deferred[None]]) -> Deferred[None]:
+    """One more who waits, until he cancels it."""
+
+    def leave(waiter: Deferred[None]) -> None:
+        if waiter in waiters:
+            waiters.remove(waiter)
+
+    waiter: Deferred[None] = Deferred(leave)
+    waiters.append(waiter)
+    return waiter
+
+
+def _tell(waiters: list[Deferred[None]], error: BaseException | None) -> None:
+    """All who wait; what one of them does may end the waiting of another."""
+    while waiters:
+        waiter = waiters.pop(0)
+        if error is None:
+            waiter.callback(None)
+        else:
+            waiter.errback(Failure(error))
 
 
 def _is_over(failure: Failure) -> None:

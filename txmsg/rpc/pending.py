@@ -22,12 +22,14 @@ from twisted.python.failure import Failure
 
 from txmsg.errors import ConfigurationError, Overloaded, RPCTimeout, clip
 
-__all__ = ["PendingCall", "PendingCalls", "ReplyCounts", "correlation_ids"]
+__all__ = ["PendingCall", "PendingCalls", "ReplyCounts", "correlation_ids", "time_limit"]
 
 #: Ids made from one read of the system's random numbers.
 _IDS_AT_ONCE: Final = 64
 #: Ids of ended calls that are known, at least; twice as many at most.
 _REMEMBERED: Final = 4096
+#: Time limits that keep their timer while no call has them.
+_LANES_KEPT: Final = 16
 
 
 def correlation_ids() -> Iterator[str]:
@@ -156,7 +158,7 @@ class PendingCalls:
         elif correlation_id in calls:
             raise ConfigurationError(f"the correlation id {clip(correlation_id)!r} is in use")
         if timeout.__class__ is not float:
-            timeout = _seconds(timeout)
+            timeout = time_limit(timeout)
         lane = self._lanes.get(timeout)
         if lane is None:
             lane = self._begin_lane(timeout)
@@ -165,8 +167,7 @@ class PendingCalls:
         return call
 
     def _begin_lane(self, timeout: float) -> dict[str, PendingCall]:
-        if not 0 < timeout <= 2**31:
-            raise ConfigurationError(f"the timeout of a call is a number of seconds above 0, not {timeout!r}")
+        time_limit(timeout)
         lane = self._lanes[timeout] = {}
         self._timers[timeout] = self.clock.callLater(timeout, self._expire, timeout)
         return lane
@@ -243,7 +244,12 @@ class PendingCalls:
         if self._calls.get(correlation_id) is not call:
             return False
         del self._calls[correlation_id]
-        self._lanes[call.timeout].pop(correlation_id, None)
+        lane = self._lanes[call.timeout]
+        del lane[correlation_id]
+        if not lane and len(self._lanes) > _LANES_KEPT:
+            # Time limits that are all different, like what is left until some moment: their timers would stay.
+            del self._lanes[call.timeout]
+            self._timers.pop(call.timeout).cancel()
         ended = self._ended
         ended[correlation_id] = is_answered
         if len(ended) >= _REMEMBERED:
@@ -280,7 +286,13 @@ def _timed_out(call: PendingCall) -> RPCTimeout:
     return RPCTimeout(text, call.timeout)
 
 
-def _seconds(timeout: object) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise ConfigurationError(f"the timeout of a call is a number of seconds above 0, not {timeout!r}")
+def time_limit(timeout: object) -> float:
+    """Check the seconds that a call has: above 0, and at most 2**31.  ConfigurationError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= 2**31:
+        raise ConfigurationError(f"the timeout of a call is a number of seconds above 0, not {_shown(timeout)}")
     return float(timeout)
+
+
+def _shown(value: object) -> str:
+    """Not every int has a text (`sys.set_int_max_str_digits`)."""
+    return f"{value.bit_length()} bits of it" if isinstance(value, int) and value > 2**64 else clip(repr(value))

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -32,6 +32,8 @@ REPLY_PREFIXES: Final = ("amq.rabbitmq.reply-to.", "amq.gen-")
 
 #: Replies that wait for the connection, at most.
 _WAITING_MOST: Final = 10_000
+#: And octets of them together, unless it is one.
+_WAITING_OCTETS: Final = 64 * 1024 * 1024
 
 _log = Logger(namespace="txmsg.rpc.replies")
 
@@ -51,26 +53,41 @@ class ReplySender:
         self.prefixes = REPLY_PREFIXES + given
         self._channel: Any = None
         self._opening: Deferred[None] | None = None
-        self._waiting: deque[tuple[str, dict[str, Any], bytes, ServerCounts]] = deque()
+        self._waiting: deque[tuple[str, dict[str, Any], bytes, ServerCounts, Deferred[None]]] = deque()
+        self._waiting_octets = 0
         self._is_closed = False
 
     def may_reply_to(self, name: str) -> bool:
         """Whether replies may go there."""
         return name.startswith(self.prefixes)
 
-    def send(self, reply_to: str, correlation_id: str | None, encoded: Encoded, counts: ServerCounts) -> None:
-        """Send one reply; what cannot be sent is counted."""
+    def send(
+        self, reply_to: str, correlation_id: str | None, encoded: Encoded, counts: ServerCounts
+    ) -> Deferred[None] | None:
+        """Send one reply; what cannot be sent is counted.
+
+        None: it has left, or never will; a Deferred fires then.
+        """
         properties = {"content_type": encoded.content_type, "content_encoding": encoded.content_encoding}
         if correlation_id is not None:
             properties["correlation_id"] = correlation_id
         channel = self._channel
         if channel is not None and channel.is_open:
-            channel.publish("", reply_to, encoded.body, properties).addErrback(_unsent, counts)
-        elif self._is_closed or len(self._waiting) >= _WAITING_MOST:
+            sent: Deferred[None] = channel.publish("", reply_to, encoded.body, properties).addErrback(_unsent, counts)
+            return None if sent.called and not sent.paused else sent
+        octets = len(encoded.body)
+        if (
+            self._is_closed
+            or len(self._waiting) >= _WAITING_MOST
+            or (self._waiting and self._waiting_octets + octets > _WAITING_OCTETS)
+        ):
             counts.unsent += 1
-        else:
-            self._waiting.append((reply_to, properties, encoded.body, counts))
-            self._open_soon()
+            return None
+        waits: Deferred[None] = Deferred()
+        self._waiting.append((reply_to, properties, encoded.body, counts, waits))
+        self._waiting_octets += octets
+        self._open_soon()
+        return waits
 
     def open(self) -> Deferred[None]:
         """Open the channel, so that the first reply need not wait."""
@@ -95,24 +112,32 @@ class ReplySender:
 
     def _open_over(self, outcome: object) -> None:
         self._opening = None
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, Failure) and not outcome.check(CancelledError):
             _log.warn("{count} replies could not be sent: {error}", count=len(self._waiting), error=str(outcome.value))
         waiting, self._waiting = self._waiting, deque()
+        self._waiting_octets = 0
         channel = self._channel
-        for reply_to, properties, body, counts in waiting:
+        for reply_to, properties, body, counts, waits in waiting:
             if channel is None or not channel.is_open:
                 counts.unsent += 1
+                waits.callback(None)
             else:
-                channel.publish("", reply_to, body, properties).addErrback(_unsent, counts)
+                channel.publish("", reply_to, body, properties).addErrback(_unsent, counts).addBoth(_left, waits)
 
     def close(self) -> Deferred[None]:
-        """Close the channel, behind what was sent."""
+        """Close the channel, behind what was sent; what still waits for one is not sent."""
         self._is_closed = True
+        if self._opening is not None:
+            self._opening.cancel()
         channel, self._channel = self._channel, None
         if channel is None or not channel.is_open:
             return succeed(None)
         closing: Deferred[None] = channel.close()
         return closing
+
+
+def _left(_: object, waits: Deferred[None]) -> None:
+    waits.callback(None)
 
 
 def _unsent(failure: Failure, counts: ServerCounts) -> None:

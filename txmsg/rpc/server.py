@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar, overload
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,8 +28,8 @@ from txmsg.errors import (
     clip,
 )
 from txmsg.messaging import Channel, Connection, Consumer, Message, Queue
-from txmsg.messaging.serialization import Accept, Encoded
-from txmsg.rpc.body import PROGRESS, RESULT, encode_error, encode_reply
+from txmsg.messaging.serialization import Accept, Encoded, serializers
+from txmsg.rpc.body import PROGRESS, RESULT, encode_error, encode_reply, text_of
 from txmsg.rpc.replies import ReplySender
 from txmsg.rpc.request import IncomingCall, ServerCounts
 
@@ -91,13 +91,15 @@ class RPCServer(Service):
         self.drain_timeout = drain_timeout
         self.close_timeout = close_timeout
         self.counts = ServerCounts()
-        self._accept = accept
+        self._accept = serializers.accept(accept)
         self._wall_clock = wall_clock
         self._functions: dict[str, tuple[Callable[..., Any], bool]] = {}
         self._replies = ReplySender(self.connection, reply_prefixes)
         self._consumer: Consumer | None = None
         self._channel: Channel | None = None
+        #: The start that is under way, or was successful; and who waits for it.
         self._starting: Deferred[None] | None = None
+        self._start_waiters: list[Deferred[None]] = []
         self._is_stopping = False
         #: Functions that were at work when the last stop had no patience any more.
         self.unfinished = 0
@@ -105,6 +107,8 @@ class RPCServer(Service):
         #: Functions that are waited for, and requests that wait for one of them to end.
         self._running: dict[IncomingCall, Deferred[Any]] = {}
         self._waiting: deque[Message] = deque()
+        #: How many of the latter make it look which of them are lost.
+        self._many_waiting = concurrency
         self._is_beginning = False
         self._idle_waiters: list[Deferred[None]] = []
 
@@ -161,22 +165,33 @@ class RPCServer(Service):
         """Connect, by as many attempts as that takes, declare the queue, and consume; fires then.
 
         Fails with what another attempt cannot cure: AuthenticationFailed, PreconditionFailed (the queue is there and
-        is another one) ...  After a loss it goes on by itself.
+        is another one) ...  After a loss it goes on by itself.  Cancelling it ends the wait only: `stop()` stops.
         """
         if self._is_stopping:
             return fail(ConfigurationError("the server is stopping"))
-        starting = self._starting
-        if starting is None:
-            self._stopped = None
-            starting = self._starting = Deferred.fromCoroutine(self._start())
-            starting.addErrback(self._not_started)
+        if self._starting is not None and self._starting.called:
+            return succeed(None)
         waiter: Deferred[None] = Deferred()
-        starting.addBoth(_pass_on, waiter)
+        self._start_waiters.append(waiter)
+        if self._starting is None:
+            self._stopped = None
+            self._try(self._start())
         return waiter
 
-    def _not_started(self, failure: Failure) -> Failure:
-        self._starting = None
-        return failure
+    def _try(self, start: Coroutine[Deferred[Any], Any, None]) -> None:
+        starting = self._starting = Deferred.fromCoroutine(start)
+        starting.addBoth(self._tried, starting)
+
+    def _tried(self, outcome: Failure | None, starting: Deferred[None]) -> None:
+        if isinstance(outcome, Failure) and self._starting is starting:
+            self._starting = None
+        elif self._starting is not None and self._starting is not starting:
+            return  # it has ended as soon as it began, and begins again
+        waiters, self._start_waiters = self._start_waiters, []
+        for waiter in waiters:
+            waiter.callback(outcome)
+        if isinstance(outcome, Failure) and not waiters:
+            _log_failure(outcome, "the RPC server has ended")
 
     async def _start(self) -> None:
         await self.connection.ensure_connection()
@@ -186,6 +201,8 @@ class RPCServer(Service):
             channel,
             [self.queue],
             on_message=self._received,
+            on_decode_error=lambda message, error: self._received(message),  # `payload` raises it again
+            on_error=self._not_handled,
             accept=self._accept,
             prefetch_count=self.prefetch_count,
             no_ack=False,
@@ -210,8 +227,7 @@ class RPCServer(Service):
             _log.info("the RPC server ends with its connection: {reason}", reason=str(reason))
             return
         _log.warn("requests do not come any more, consuming again: {reason}", reason=str(reason))
-        self._starting = Deferred.fromCoroutine(self._start_again())
-        self._starting.addErrback(self._not_started).addErrback(_log_failure, "the RPC server has ended")
+        self._try(self._start_again())
 
     async def _start_again(self) -> None:
         wait = _AGAIN_FIRST
@@ -230,10 +246,19 @@ class RPCServer(Service):
 
     def _received(self, message: Message) -> None:
         self.counts.received += 1
-        if len(self._running) >= self.concurrency:
-            self._waiting.append(message)
-        else:
+        if len(self._running) < self.concurrency and not self._is_stopping:
             self._begin(message)
+            return
+        if len(self._waiting) >= self._many_waiting:
+            # Lost with their connections, they have come again: as often as that happens while nothing ends.
+            self._waiting = deque(each for each in self._waiting if not each.delivery.is_settled)
+            self._many_waiting = max(self.concurrency, 2 * len(self._waiting))
+        self._waiting.append(message)
+
+    def _not_handled(self, message: Message, error: BaseException) -> None:
+        """A defect here: the request must not stay, and take the place of others."""
+        _log.failure("a request is dropped", failure=Failure(error, type(error), error.__traceback__))
+        _settle(message.reject)
 
     def _begin(self, message: Message) -> None:
         """Look at a request and run it, or say why not."""
@@ -250,8 +275,9 @@ class RPCServer(Service):
         except TxmsgError as error:
             counts.undecodable += 1
             _log.warn("a request cannot be read: {error}", error=clip(str(error)))
-            self._reply(call, encode_error(error, call.serializer))
-            _settle(message.reject)
+            if self._accept is not None and serializers.name_to_type.get(call.serializer) not in self._accept:
+                call.serializer = "json"
+            _settle_behind(self._reply(call, encode_error(error, call.serializer)), message.reject)
             return
         deadline = call.deadline
         if deadline is not None and self._wall_clock() >= deadline:
@@ -272,7 +298,9 @@ class RPCServer(Service):
             return
         try:
             result = function(call, *call.args, **call.kwargs) if is_bound else function(*call.args, **call.kwargs)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, too: a caller must not be able to end the server
             self._failed(call, error)
             return
         if isinstance(result, Awaitable):
@@ -302,7 +330,7 @@ class RPCServer(Service):
             return
         self._is_beginning = True
         try:
-            while self._waiting and len(self._running) < self.concurrency:
+            while self._waiting and len(self._running) < self.concurrency and not self._is_stopping:
                 message = self._waiting.popleft()
                 if not message.delivery.is_settled:  # else it was lost with its connection, and comes again
                     self._begin(message)
@@ -319,7 +347,8 @@ class RPCServer(Service):
         self._finish(call, encoded)
 
     def _failed_later(self, failure: Failure, call: IncomingCall) -> None:
-        if self._is_stopping and failure.check(CancelledError):
+        if self._is_stopping and self.acks_late and failure.check(CancelledError):
+            call.is_over = True
             self.counts.given_back += 1
             _settle(lambda: call.message.reject(True))
             return
@@ -328,18 +357,20 @@ class RPCServer(Service):
     def _failed(self, call: IncomingCall, error: BaseException | Failure) -> None:
         self.counts.failed += 1
         value = error.value if isinstance(error, Failure) else error
-        _log.debug("{method} failed: {error}", method=clip(call.method), error=clip(f"{type(value).__name__}: {value}"))
+        text = f"{type(value).__name__}: {text_of(value)}"
+        _log.debug("{method} failed: {error}", method=clip(call.method), error=clip(text))
         self._finish(call, encode_error(error, call.serializer, traceback=self.tracebacks))
 
     def _finish(self, call: IncomingCall, encoded: Encoded) -> None:
-        self._reply(call, encoded)
+        sent = self._reply(call, encoded)
         call.is_over = True
         if self.acks_late:
-            _settle(call.message.ack)
+            _settle_behind(sent, call.message.ack)
 
-    def _reply(self, call: IncomingCall, encoded: Encoded) -> None:
-        if call.reply_to is not None:
-            self._replies.send(call.reply_to, call.correlation_id, encoded, self.counts)
+    def _reply(self, call: IncomingCall, encoded: Encoded) -> Deferred[None] | None:
+        if call.reply_to is None:
+            return None
+        return self._replies.send(call.reply_to, call.correlation_id, encoded, self.counts)
 
     def send_progress(self, call: IncomingCall, value: Any) -> None:
         """For calls: a state before the result.  EncodeError."""
@@ -382,12 +413,16 @@ class RPCServer(Service):
             await self._within(self.drain_timeout, self._when_idle(), "draining")
         self.unfinished = len(self._running)
         for running in list(self._running.values()):
-            running.cancel()
+            try:
+                running.cancel()
+            except Exception:
+                _log.failure("a function that is at work cannot be cancelled")
         await self._within(self.close_timeout, self._replies.close(), "closing the channel of the replies")
         channel, self._channel = self._channel, None
         closing = self.connection.close() if self._owns_connection else None if channel is None else channel.close()
         if closing is not None:
             await self._within(self.close_timeout, closing, "closing")
+        self._waiting.clear()  # what came when the consumer could not be cancelled in order
         self._is_stopping = False
 
     def stop_now(self) -> None:
@@ -420,6 +455,14 @@ def _settle(how: Callable[[], None]) -> None:
         _log.debug("a request was not settled: {error}", error=str(error))
 
 
+def _settle_behind(sent: Deferred[None] | None, how: Callable[[], None]) -> None:
+    """Settle a request when its reply has left, so that it is not lost with this server."""
+    if sent is None:
+        _settle(how)
+    else:
+        sent.addBoth(lambda _: _settle(how))
+
+
 def _as_deferred(awaitable: Any) -> Deferred[Any]:
     if isinstance(awaitable, Deferred):
         return awaitable
@@ -432,9 +475,8 @@ async def _wait_for(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _pass_on(outcome: Any, waiter: Deferred[Any]) -> Any:
+def _pass_on(outcome: Any, waiter: Deferred[Any]) -> None:
     waiter.callback(outcome)
-    return None if isinstance(outcome, Failure) else outcome
 
 
 def _log_failure(failure: Failure, what: str) -> None:
