@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from tests.certificates import shared_authority
 from txmsg.amqp import ExternalCredentials, PlainCredentials
 from txmsg.amqp.secret import Secret
-from txmsg.service.config import ConsumerConfig
-from txmsg.service.connection import connection_targets
+from txmsg.errors import ConfigurationError
+from txmsg.service.config import ConsumerConfig, load_config
+from txmsg.service.connection import connection_targets, messaging_connection
 from txmsg.service.settings import SettingError
+from txmsg.transports.amqp.settings import settings_of
 
 CANARY = "c4n4ry"
 
@@ -93,3 +96,40 @@ def test_what_cannot_be_used(config: dict[str, Any], expected: str) -> None:
     assert caught.value.exit_code == 78
     assert expected in str(caught.value)
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": ["amqp://127.0.0.1"]},
+        {"url": ["amqp://127.0.0.1/"]},
+        {"url": ["amqp://127.0.0.1/?heartbeat=8"]},
+        {"url": ["amqp://[::1]:77/%2F"], "heartbeat": "9"},
+        {"url": ["amqp://bob:p%40@127.0.0.1:99/x%2Fy?frame_max=8192&max_message_size=100"], "connection_name": "n"},
+        {"url": ["amqps://one/shop", "amqps://two/shop"], "username": "bob", "host_order": "listed"},
+        {"url": ["amqp://bob:pw@one:1/shop", "amqp://bob:pw@two:2/shop"], "allow_plaintext_auth": True},
+        {"url": ["amqps://one/shop"], "tls_ca": ""},
+    ],
+)
+def test_servers_connect_as_handlers_do(options: dict[str, Any]) -> None:
+    """Issue 7: one setting means the same for an RPC server as for a handler."""
+    if "tls_ca" in options:
+        authority = shared_authority()
+        issued = authority.issue("shop")
+        options = {
+            **options,
+            "tls_ca": str(authority.certificate_file),
+            "tls_cert": str(issued.certificate_file),
+            "tls_key": str(issued.key_file),
+        }
+    environ = {"TXMSG_PASSWORD": CANARY} if "username" in options else {}
+    config = load_config({"rpc": ["shop:server"], **options}, environ)
+    connection = messaging_connection(config, "shop")
+    settings = settings_of(list(connection.transport_urls()), connection.transport_settings())
+    assert not isinstance(settings, ConfigurationError)
+    # The whole attempt has a limit of its own, attempt_timeout, which the messaging layer puts there.
+    targets = [replace(target, stack_timeout=10.0) for target in connection_targets(config, "shop")]
+    assert sorted(settings.targets, key=repr) == sorted(targets, key=repr)
+    assert settings.recovery["order"] == config.host_order
+    assert settings.recovery["attempt_timeout"] == config.attempt_timeout
+    assert CANARY not in repr((connection, connection.transport_options))

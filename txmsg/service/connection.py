@@ -6,6 +6,7 @@ Invariant: what `ConnectionParameters` would refuse is refused before the servic
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from txmsg.amqp import ConnectionParameters, ExternalCredentials, PlainCredentials, TLSOptions, uri
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from txmsg.messaging import Connection
 
 __all__ = ["connection_targets", "messaging_connection"]
+
+#: "amqp://host/", which is the default virtual host here; for the messaging layer, as for Kombu, it is the one without
+#: a name.
+_BARE_PATH = re.compile(r"^(\w+://[^/?]*)/(?=\?|$)")
 
 
 def connection_targets(config: ConsumerConfig, queue: str = "") -> list[ConnectionParameters]:
@@ -52,7 +57,7 @@ def messaging_connection(config: ConsumerConfig, name: str) -> Connection:
     options["attempt_timeout"] = config.attempt_timeout
     options["order"] = config.host_order
     return Connection(
-        [url.reveal() for url in _urls(config.url)],
+        [_BARE_PATH.sub(r"\1", url.reveal()) for url in _urls(config.url)],
         connect_timeout=config.attempt_timeout,
         transport_options=options,
         failover_strategy="shuffle" if config.host_order == "shuffle" else "round-robin",
