@@ -130,7 +130,8 @@ class ServerProcessTests(ChildTestCase):
         try:
             yield Peer(connection)
         finally:
-            connection.close()
+            with contextlib.suppress(pika.exceptions.AMQPError):  # a test may have closed it
+                connection.close()
 
     def started(self, *arguments: str, servers: int = 1, **environment: Any) -> Child:
         child = self.twistd(*arguments, files={"servers.py": SERVERS, "servers.toml": FILE}, **environment)
@@ -246,8 +247,34 @@ class ServerProcessTests(ChildTestCase):
         self.assertIn("check the user name and password", line)
         self.assertNotIn("wr0ng", line + child.output)
 
-    def test_the_broker_goes_away_and_comes_back(self) -> None:
-        """R9: an outage is no end; one that is longer than recovery_limit is, with 14."""
+    def test_a_connection_that_is_closed(self) -> None:
+        """R9, R22: it comes back; what was at work is delivered again, and both kinds serve as before."""
+        child = self.started("--config", "servers.toml", servers=3)
+        with self.peer() as peer:
+            peer.call("prices", "slow", 0.3)
+            peer.send_task("celery", "shop.slow", 0.3)
+            child.until_seen_so_many(2)
+            self.node.fault("close_connection")
+        child.until(lambda: child.output.count("is connected again") >= 3)
+        with self.peer() as peer:
+            self.assertEqual(peer.reply(peer.call("prices", "total", [1, 2])), {"result": 3})
+            self.assertEqual(peer.reply(peer.send_task("celery", "shop.add", 2, 3))["result"], 5)
+            child.signal()
+            self.ended(child)
+
+    def test_stopped_during_an_outage(self) -> None:
+        """R30: a stop does not wait for a broker; nothing is at work, so the code is 0."""
+        child = self.started("--config", "servers.toml", servers=3)
+        child.until_consuming()
+        self.node.close()
+        child.until(lambda: child.output.count("is lost: ") >= 2)
+        begin = time.monotonic()
+        child.signal()
+        self.ended(child)
+        self.assertLess(time.monotonic() - begin, 15)
+
+    def test_the_broker_does_not_come_back(self) -> None:
+        """R12: an outage that is longer than recovery_limit is the end, with 14."""
         child = self.started("--rpc", "servers:make", "--recovery-limit", "2")
         self.node.close()
         self.ended(child, 14)
