@@ -16,7 +16,7 @@ from txmsg.rpc.celery import build_task
 from txmsg.testing import BrokerProcess
 
 SERVERS = """
-import os
+import os, time
 from handlers import later, seen
 from txmsg.messaging import Queue
 from txmsg.rpc import RPCServer
@@ -57,6 +57,11 @@ async def slow(seconds):
     await later(seconds)
     seen("end", seconds)
     return "done"
+
+@tasks.task(name="shop.block", thread=True)
+def block():
+    seen("blocked")
+    time.sleep(60)
 
 def worker(connection):
     return CeleryWorker(connection, tasks, "mail", acks_late=True)
@@ -199,6 +204,17 @@ class ServerProcessTests(ChildTestCase):
             child.signal()
             self.ended(child, 75)
             self.assertEqual(self.ready("mail"), 1)
+
+    def test_a_task_that_blocks_a_thread(self) -> None:
+        """R30: a thread that does not end does not keep the process."""
+        child = self.started("--celery", "servers:tasks", "--drain=1")
+        with self.peer() as peer:
+            task = peer.send_task("celery", "shop.block")
+            child.until_seen("blocked")
+            child.signal()
+            reply = peer.reply(task)
+            self.assertEqual((reply["status"], reply["result"]["exc_type"]), ("FAILURE", "WorkerLostError"))
+            self.assertEqual(child.wait(30), 75, child.output)
 
     def test_all_in_one(self) -> None:
         """Issue 7: handlers, RPC servers and Celery tasks in one process, from one file."""
