@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from txmsg.errors import ConfigurationError
+from txmsg.errors import ConfigurationError, clip
 from txmsg.service.config import ConsumerConfig
 from txmsg.service.connection import messaging_connection
 from txmsg.service.handler import load_server, make_server
@@ -99,7 +99,7 @@ def _rpc_plan(config: ConsumerConfig, name: str) -> ServerPlan:
         what="RPC server",
         name=name,
         server=found,
-        describes=f"{', '.join(found.methods)} at queue {found.queue.name!r}",
+        describes=f"{clip(', '.join(found.methods))} at queue {found.queue.name!r}",
         connection=connection,
     )
 
@@ -123,7 +123,7 @@ def _celery_plan(config: ConsumerConfig, name: str) -> ServerPlan:
         what="Celery worker",
         name=name,
         server=found,
-        describes=f"{', '.join(sorted(found.tasks))} at queue {', '.join(repr(q.name) for q in found.queues)}",
+        describes=f"{clip(', '.join(sorted(found.tasks)))} at queue {', '.join(repr(q.name) for q in found.queues)}",
         connection=connection,
     )
 
