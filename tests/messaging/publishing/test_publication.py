@@ -9,13 +9,14 @@ from txmsg.messaging.retrying.retrying import RetryIntervals
 
 NO_EXCHANGE = "NOT_FOUND - no exchange '{}' in vhost '/'"
 NO_ACCESS = "ACCESS_REFUSED - access to exchange '{}' in vhost '/' refused for user 'guest'"
+TOO_LARGE = "PRECONDITION_FAILED - message size {} is larger than configured max size 5"
 
 
 class BystanderTests(RetryCase):
     """kombu B9, B10: the channel is closed because of one thing; what was under way beside it is tried again."""
 
     def test_whose_fault_it_is(self) -> None:
-        """By the method that the broker names, and the exchange."""
+        """By the method that the broker names, and the exchange, or the size."""
         for error, exchange, may_retry in (
             (NotFound("NOT_FOUND - no queue 'q' in vhost '/'", 404, method_name="queue.declare"), "orders", True),
             (PreconditionFailed("inequivalent arg", 406, method_name="exchange.declare"), "orders", True),
@@ -26,6 +27,8 @@ class BystanderTests(RetryCase):
             (AccessRefused(NO_ACCESS.format("amq.default"), 403, method_name="basic.publish"), "", False),
             (AccessRefused(NO_ACCESS.format("amq.default"), 403, method_name="basic.publish"), "orders", True),
             (PreconditionFailed("invalid expiration", 406, method_name="basic.publish"), "orders", False),
+            (PreconditionFailed(TOO_LARGE.format(9), 406, method_name="basic.publish"), "orders", True),
+            (PreconditionFailed(TOO_LARGE.format(0), 406, method_name="basic.publish"), "orders", False),
             (NotFound(NO_EXCHANGE.format("other"), 404), "orders", False),
             (NotFound("closed", 404, initiator="client", method_name="queue.declare"), "orders", False),
         ):

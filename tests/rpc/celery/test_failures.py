@@ -52,6 +52,23 @@ class TestOutwards:
         assert len(args[3]) == 1024
         assert args[4] in ("\ud800", "'\\ud800'")
 
+    def test_odd_classes(self) -> None:
+        """celery J-01, J-08: whatever the class is, there is data that a client can read."""
+
+        class Hiding(Exception):
+            args = property(lambda self: 1 // 0)
+
+        data = exception_data(Hiding("x"))
+        assert data["exc_message"] == ["Hiding('x')"]
+        odd = type("Odd", (Exception,), {"__module__": 7})("x")
+        assert exception_data(odd) == {"exc_type": "Odd", "exc_message": ["x"], "exc_module": None}
+        try:
+            raise odd
+        except Exception as error:
+            assert traceback_text(error) is None
+        named = type("Named", (Exception,), {"__module__": "\udc80"})
+        assert exception_data(named())["exc_module"] == "\\udc80"
+
     def test_what_was_remote_is_passed_on(self) -> None:
         """celery J-01."""
         error = RemoteError("Odd", "text", "their.module", ("a", 1), "their traceback")

@@ -12,6 +12,7 @@ import pytest
 from txmsg.errors import SerializerNotInstalled
 from txmsg.messaging import serializers
 from txmsg.rpc.celery import BadTask, Embed, Signature, TaskRequest, build_retry, build_task, parse_task
+from txmsg.rpc.celery.message import HEADERS
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -53,6 +54,12 @@ class TestGood:
         assert (request.reply_to, request.correlation_id) == (None, "i")
         assert (request.eta, request.expires, request.retries, request.ignore_result) == (None, None, 0, None)
         assert (request.time_limit, request.soft_time_limit) == (None, None)
+
+    def test_a_soft_limit_above_the_hard_one(self) -> None:
+        """celery E-10: it could never be over, and the task would not be sent again for it."""
+        request = good(headers={"task": "t", "id": "i", "timelimit": [5, 6]})
+        assert (request.time_limit, request.soft_time_limit) == (5, None)
+        assert build_retry(request).headers["timelimit"] == [5, None]
         assert (request.protocol, request.embed) == (2, Embed())
 
     def test_all_headers(self) -> None:
@@ -187,6 +194,7 @@ class TestProtocol1:
         request = good({"args": [1], "kwargs": {"a": 2}, "retries": 4, "callbacks": [{"task": "n"}]})
         assert (request.protocol, request.args, request.kwargs, request.retries) == (2, [1], {"a": 2}, 4)
         assert request.embed.callbacks == (Signature("n"),)
+        assert request.own_headers == {}  # what is in the body is no header
         assert bad({"kwargs": {}}).is_answered
 
 
@@ -393,6 +401,13 @@ class TestRetry:
         second = parse_task(again.body, again.properties)
         assert isinstance(second, TaskRequest)
         assert (second.correlation_id, second.retries) == ("other", 1)
+
+    def test_headers_that_brokers_act_upon(self) -> None:
+        """C6.2: a sender does not get copies into other queues by way of a retry, unless the task says so."""
+        acted_upon = {"CC": ["a"], "BCC": ["b"], "x-delay": 1, "x-death": []}
+        request = good(headers={"task": "t", "id": "i", "mine": 1, **acted_upon})
+        assert set(build_retry(request).headers) - HEADERS == {"mine"}
+        assert build_retry(request, headers={"CC": ["a"]}).headers["CC"] == ["a"]
 
     def test_other_arguments(self) -> None:
         """celery K-01."""

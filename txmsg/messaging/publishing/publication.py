@@ -23,6 +23,8 @@ __all__ = ["Publication"]
 
 #: Which exchange is meant in "no exchange 'orders' in vhost '/'", "access to exchange 'amq.default' in vhost ...".
 _EXCHANGE: Final = re.compile(r"\bexchange '(.*?)' in vhost ")
+#: How large a message was that is too large.
+_SIZE: Final = re.compile(r"\bmessage size ([0-9]{1,20}) is larger than\b")
 
 #: What a publication weighs besides its body, in octets: about what its objects take.
 _OVERHEAD: Final = 1000
@@ -116,12 +118,16 @@ class Publication:
     def _is_bystander(self, error: BaseException) -> bool:
         """Whether the broker has closed the channel for the sake of something else than this message.
 
-        It names the method (AMQP 0-9-1 section 1.5.2.5), and RabbitMQ the exchange, in the text of a 403 and a 404.
+        It names the method (AMQP 0-9-1 section 1.5.2.5), and RabbitMQ the exchange, in the text of a 403 and a 404,
+        and the size of a message that is too large.
         """
         if not isinstance(error, ChannelClosed) or error.initiator != "server" or not error.method_name:
             return False
         if error.method_name != "basic.publish":
             return True
+        size = _SIZE.search(error.reply_text)
+        if size is not None:
+            return int(size[1]) != len(self.body)
         named = _EXCHANGE.search(error.reply_text)
         return named is not None and named[1] != (self.exchange or "amq.default")
 

@@ -77,11 +77,20 @@ def exception_data(error: BaseException | Failure, serializer: str = "json") -> 
     if isinstance(value, SerializationError):
         name = "EncodeError" if isinstance(value, EncodeError) else "DecodeError"
         return {"exc_type": name, "exc_message": [str(value)], "exc_module": "kombu.exceptions"}
+    module = kind.__module__
     return {
-        "exc_type": kind.__qualname__,
-        "exc_message": _sendable(value.args, serializer),
-        "exc_module": kind.__module__,
+        "exc_type": _text(kind.__qualname__),
+        "exc_message": _sendable(_arguments(value), serializer),
+        "exc_module": _text(module) if isinstance(module, str) else None,
     }
+
+
+def _arguments(error: BaseException) -> tuple[Any, ...]:
+    """Those of an exception; of a class that hides them, or makes something else of them: its repr."""
+    try:
+        return tuple(error.args)
+    except Exception:  # of somebody's class
+        return (_repr(error),)
 
 
 def _sendable(args: Iterable[Any], serializer: str) -> list[Any]:
@@ -101,12 +110,16 @@ def _repr(value: Any) -> str:
         text = repr(value)[:_REPR_LIMIT]
     except Exception:  # of somebody's __repr__
         return f"<{type(value).__name__}>"
-    # A lone surrogate is no text that can be sent.
+    return _text(text)
+
+
+def _text(text: str) -> str:
+    """Without lone surrogates, which cannot be sent."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def traceback_text(error: BaseException | Failure | None) -> str | None:
-    """Python's traceback, ending with the exception's line; None: it was never raised here.
+    """Python's traceback, ending with the exception's line; None: it was never raised here, or cannot be shown.
 
     Of a RemoteError: the text that came.
     """
@@ -118,8 +131,11 @@ def traceback_text(error: BaseException | Failure | None) -> str | None:
         if value is None or value.__traceback__ is None:
             return None
         failure = Failure(value, type(value), value.__traceback__)
-    text: str = failure.getTraceback()[-_TRACEBACK_LIMIT:]
-    return text.encode("utf-8", "backslashreplace").decode()
+    try:
+        text: str = failure.getTraceback()[-_TRACEBACK_LIMIT:]
+    except Exception:  # of a class whose __module__ is no text, for instance
+        return None
+    return _text(text)
 
 
 # -- inwards -------------------------------------------------------------------------------------

@@ -120,6 +120,9 @@ _LONGEST: Final = 1e9
 #: What the header retries can count to, when the task is sent once more.
 _MOST_RETRIES: Final = 2**31 - 2
 
+#: Headers that route a message, delay it, or tell where it has been.
+_OF_BROKERS: Final = frozenset({"CC", "BCC", "x-delay", "x-death"})
+
 _CELERY: Final = "celery.exceptions"
 _KOMBU: Final = "kombu.exceptions"
 
@@ -261,12 +264,12 @@ def _protocol_2(
             raise _Bad("InvalidTaskError", "the body of a task is an object without args")
         # What a task of protocol 1 has in its body counts where the headers do not say it.
         fields = {**value, **headers}
-        return _request(value, value.get("args"), value.get("kwargs", {}), value, fields, properties, known, naive)
+        return _request(headers, value.get("args"), value.get("kwargs", {}), value, fields, properties, known, naive)
     if not isinstance(value, list | tuple) or len(value) != 3:
         what = f"{len(value)} elements" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
         raise _Bad("InvalidTaskError", f"the body of a task is [args, kwargs, embed], not {what}")
     args, kwargs, embed = value
-    return _request({}, args, kwargs, embed, headers, properties, known, naive)
+    return _request(headers, args, kwargs, embed, headers, properties, known, naive)
 
 
 def _protocol_1(
@@ -282,7 +285,7 @@ def _protocol_1(
 
 
 def _request(
-    others: Mapping[str, Any],
+    headers: Mapping[str, Any],
     args: Any,
     kwargs: Any,
     after: Any,
@@ -327,7 +330,7 @@ def _request(
             stamped_headers=tuple(map(str, stamped)) if isinstance(stamped, list | tuple) else (),
             stamps=dict(stamps) if isinstance(stamps, Mapping) else {},
             priority=_count(properties.get("priority")) or 0,
-            headers=dict(others) if protocol == 1 else dict(fields),
+            headers=dict(headers),
             protocol=protocol,
         )
     except DecodeError as error:
@@ -363,6 +366,8 @@ def _time_limits(value: Any) -> tuple[float | None, float | None]:
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= _LONGEST:
             raise _Bad("InvalidTaskError", "a time limit is a number of seconds", rejected=False)
     hard, soft = value
+    if hard and soft and soft > hard:
+        soft = None  # it could never be over, nor be sent again
     return hard or None, soft or None
 
 
@@ -382,8 +387,10 @@ def build_retry(
 ) -> TaskMessage:
     """The message that runs a task once more (K-01).
 
-    It keeps the id, the root, where results go, what follows, and the sender's own headers; `retries` is one more, and
-    its parent is itself.   args, kwargs, expires -- None: as they were.   countdown, eta, options -- as for
+    It keeps the id, the root, where results go, what follows, and the sender's own headers, but for those that brokers
+    act upon (reliability.md C6.2); `retries` is one more, and its parent is itself.
+
+    args, kwargs, expires -- None: as they were.   countdown, eta, options -- as for
     :func:`txmsg.rpc.celery.message.build_task`, whose errors it raises.
     """
     same = args is None and kwargs is None
@@ -401,7 +408,7 @@ def build_retry(
         "time_limit": request.time_limit,
         "soft_time_limit": request.soft_time_limit,
         "ignore_result": request.ignore_result,
-        "headers": request.own_headers,
+        "headers": {name: value for name, value in request.own_headers.items() if name not in _OF_BROKERS},
         "embed": request.embed,
         "group_id": request.group_id,
         "group_index": request.group_index,

@@ -7,7 +7,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 
 from tests.rpc.celery.worker.worker_case import WorkerCase
-from txmsg.errors import RemoteError
+from txmsg.errors import PreconditionFailed, RemoteError
+from txmsg.errors.rpc import TaskRevoked
 from txmsg.rpc.celery.worker import Ignore, Reject
 
 
@@ -52,6 +53,7 @@ class ResultTests(WorkerCase):
             {"correlation_id": "c-1", "content_type": "application/json", "delivery_mode": 1, "priority": 0},
         )
         self.assertNotIn("reply_to", properties)
+        self.assertIsNone(properties.get("message_id"))
         result = self.last()
         self.assertEqual((result.task_id, result.group_id, result.parent_id), ("id-1", "g", "p"))
         self.assertEqual((result.children, result.traceback, result.date_done), ((), None, self.at(0)))
@@ -102,7 +104,11 @@ class ResultTests(WorkerCase):
         self.call("deferred")
         self.assertEqual(self.error()[0], "KeyError")
         self.call("exit")
-        self.assertEqual(self.error()[0], "SystemExit")
+        # Under its own name it would end the process of the client.
+        self.assertEqual(
+            self.error(), ("WorkerLostError", "billiard.exceptions", ("the task has raised SystemExit(3)",))
+        )
+        self.assertIn("in leave", self.last().traceback or "")
         self.assertEqual(self.depth("celery"), (0, 0))
         self.assertEqual(self.states(), ["FAILURE"] * 4)
 
@@ -143,6 +149,118 @@ class ResultTests(WorkerCase):
             self.call("t", reply_to=name)
         self.assertEqual((self.depth("orders"), self.depth("replies.1")), ((0, 0), (1, 0)))
         self.assertEqual(self.worker.counts.unanswered, 1)
+
+
+class OddTests(WorkerCase):
+    """celery J-03, J-08, J-11, N rows: whatever a task raises, its client hears of it, and its message is settled."""
+
+    def fails_with(self, error: BaseException, **options: Any) -> tuple[str, str, tuple[Any, ...]]:
+        """What the client gets of a task that raises it."""
+
+        def task() -> None:
+            raise error
+
+        name = f"raises{len(self.tasks)}"
+        self.tasks.task(name=name, **options)(task)
+        task_id = self.call(name)
+        self.assertEqual((self.states(task_id), self.depth("celery")), (["FAILURE"], (0, 0)))
+        return self.error(task_id)
+
+    def test_exceptions_of_odd_classes(self) -> None:
+        """Whose texts cannot be had, whose arguments are none, whose module is no name."""
+
+        class NoRepr(Exception):
+            def __repr__(self) -> str:
+                raise RuntimeError
+
+        class NoText(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError
+
+        class NoArguments(Exception):
+            args = None  # type: ignore[assignment]
+
+        self.work()
+        for late in (False, True):
+            self.assertEqual(self.fails_with(NoRepr("x"), acks_late=late)[2], ("x",))
+            self.assertEqual(self.fails_with(NoText("x"))[2], ("x",))
+            self.assertEqual(self.fails_with(NoArguments("x"))[0].split(".")[-1], "NoArguments")
+            self.assertEqual(self.fails_with(type("Odd", (Exception,), {"__module__": 7})("x"))[::2], ("Odd", ("x",)))
+            self.assertEqual(self.fails_with(KeyboardInterrupt(), acks_late=late)[0], "WorkerLostError")
+        self.assertEqual(self.worker.counts.failed, 10)
+
+    def test_a_call_of_its_own_that_was_revoked(self) -> None:
+        """Nobody has called off this task: it has failed."""
+        self.work()
+        error = TaskRevoked("TaskRevokedError", "terminated", "celery.exceptions", ("terminated",))
+        self.assertEqual(self.fails_with(error)[0], "TaskRevokedError")
+        self.assertEqual((self.worker.counts.failed, self.worker.counts.revoked), (1, 0))
+
+    def test_rejected_with_odd_reasons(self) -> None:
+        """celery J-13: also where it was to be requeued and cannot: nobody runs it again."""
+
+        class Odd:
+            def __str__(self) -> str:
+                raise RuntimeError
+
+            __repr__ = __str__
+
+        self.work()
+        self.assertEqual(self.fails_with(Reject(Odd())), ("Reject", "celery.exceptions", ("<Odd>", False)))
+        self.assertEqual(self.fails_with(Reject("why", requeue=True)), ("Reject", "celery.exceptions", ("why", True)))
+
+    def test_the_worker_itself_fails(self) -> None:
+        """A mistake of ours, too, is told to the client, and the message does not come again."""
+        self.tasks.task(name="t", acks_late=True)(lambda: 1)
+        self.work()
+        self.patch(self.worker.following, "succeeded", lambda request, result: 1 // 0)
+        self.call("t")
+        self.assertEqual((self.error()[0], self.depth("celery")), ("WorkerLostError", (0, 0)))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_result_that_the_broker_refuses(self) -> None:
+        """celery J-11: too large for it, for instance; the client hears why, instead of nothing."""
+        sent: list[int] = []
+        self.tasks.task(name="t")(lambda: "x" * 1000)
+        self.work()
+        publish = self.worker.outgoing._publish
+
+        def refuse(exchange: str, key: str, body: bytes, properties: Any, **options: Any) -> Deferred[None]:
+            sent.append(len(body))
+            if len(body) > 1000:
+                return fail(PreconditionFailed("message size is too large", 406, method_name="basic.publish"))
+            return publish(exchange, key, body, properties, **options)
+
+        self.patch(self.worker.outgoing, "_publish", refuse)
+        self.call("t")
+        self.assertEqual((self.states(), self.error()[:2]), (["FAILURE"], ("EncodeError", "kombu.exceptions")))
+        self.assertIn("too large", self.error()[2][0])
+        self.assertEqual((len(sent), self.worker.counts.unanswered), (2, 0))
+
+    def test_progress_that_is_late(self) -> None:
+        """What a thread says when nobody waits for it any more is not sent, not even while the end is being told."""
+        later: list[Any] = []
+        sent: list[Any] = []
+        requests: list[Any] = []
+
+        def task(request: Any) -> Deferred[None]:
+            requests.append(request)
+            return Deferred()
+
+        def send(reply_to: str, result: Any, instead: Any) -> Deferred[None]:
+            sent.append(result.state)
+            return Deferred()
+
+        self.tasks.task(name="t", bind=True, time_limit=1)(task)
+        self.work()
+        self.clock.callFromThread = later.append  # type: ignore[attr-defined]
+        self.patch(self.worker.outgoing, "send_result", send)
+        self.call("t")
+        requests[0]._execution.call_from_thread("PROGRESS", 1)
+        self.turn(2)
+        for call in later:
+            call()
+        self.assertEqual((len(later), sent), (1, ["FAILURE"]))
 
 
 class IgnoredTests(WorkerCase):

@@ -189,6 +189,13 @@ class LinkTests(FollowingCase):
         self.assertEqual((self.calls, rich), ([task_id], [(task_id, ZeroDivisionError, True)]))
         self.assertEqual(self.states(), ["FAILURE"])
 
+    def test_an_errback_that_never_ends(self) -> None:
+        """The client does not wait for it."""
+        self.tasks.task(name="report")(lambda request, error, traceback: Deferred())
+        self.work()
+        self.call("fail", embed=Embed(errbacks=(Signature("report"),)))
+        self.assertEqual(self.states(), ["FAILURE"])
+
     def test_an_errback_that_fails(self) -> None:
         """It is logged; the task's own failure is sent all the same."""
 

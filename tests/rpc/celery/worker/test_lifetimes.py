@@ -150,6 +150,23 @@ class RetryTests(WorkerCase):
         self.turn(61)
         self.assertEqual((self.states(), self.error()[2]), (["RETRY", "REVOKED"], ("expired",)))
 
+    def test_odd_reasons(self) -> None:
+        """celery K-02: a class, an exception that is false, one without a text; what is no exception is a mistake."""
+
+        class Odd(Exception):
+            def __bool__(self) -> bool:
+                return False
+
+            def __str__(self) -> str:
+                raise RuntimeError
+
+        reasons: list[Any] = [ValueError, Odd("x"), "text"]
+        self.tasks.task(name="t", bind=True)(lambda request: request.retry(reasons.pop(0)))
+        self.work()
+        for state, name in (("RETRY", "ValueError"), ("RETRY", "Odd"), ("FAILURE", "ConfigurationError")):
+            task_id = self.call("t")
+            self.assertEqual((self.states(task_id), self.error(task_id)[0].split(".")[-1]), ([state], name))
+
     def test_an_own_retry_is_not_wrapped(self) -> None:
         """retry() while a Retry is handled is that one."""
 
@@ -343,6 +360,23 @@ class RevokeTests(WorkerCase):
         task_id = self.call("t", countdown=60)
         self.ask("revoke", task_id=[task_id])
         self.assertEqual((self.states(), self.depth("celery")), (["REVOKED"], (0, 0)))
+
+    def test_what_waits_for_a_place(self) -> None:
+        """It is answered now, and not when what runs has ended."""
+        self.tasks.task(name="stuck")(Deferred)
+        self.work(concurrency=1, prefetch_count=10)
+        self.call("stuck")
+        ids = [self.call("stuck") for _ in range(3)]
+        self.worker.control.revoke(task_id=ids[:2])
+        self.turn()
+        self.assertEqual([(each.task_id, each.state) for each in self.got], [(each, "REVOKED") for each in ids[:2]])
+        self.assertEqual((len(self.worker.executions_waiting), self.depth("celery")), (1, (0, 1)))
+
+    def test_ids_that_no_task_has(self) -> None:
+        """They take no memory."""
+        self.work()
+        self.worker.control.revoke(task_id=["x" * 256, "y" * 255])
+        self.assertEqual(list(self.worker.control.revoked), ["y" * 255])
 
     def test_terminate(self) -> None:
         """The function is cancelled, and the client told; without it the task goes on."""

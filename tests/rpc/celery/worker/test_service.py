@@ -282,6 +282,16 @@ class StoppingTests(WorkerCase):
         self.turn()
         self.assertEqual(self.states(), ["SUCCESS"])
 
+    def test_while_it_waits_to_consume_again(self) -> None:
+        """R28: nothing is left of the wait."""
+        self.work()
+        self.done(self.channel.queue_delete("celery"))
+        self.assertFalse(self.worker.is_consuming)
+        stopping = self.worker.stop()
+        self.turn()
+        self.successResultOf(stopping)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
 
 class OutageTests(ReactorTestCase):
     """R30: a stop while there is no broker."""

@@ -24,6 +24,8 @@ __all__ = ["Control", "Revoked"]
 #: As Celery: how many ids are kept, and for how many seconds.
 MAX_REVOKED: Final = 50_000
 REVOKED_FOR: Final = 10_800.0
+#: Octets of a task's id, which is a property of its messages.
+_SHORT: Final = 255
 #: Seconds, of a worker's own queue for requests (5.2).
 _QUEUE_EXPIRES, _QUEUE_TTL = 10.0, 300.0
 #: Tasks that one answer of `inspect` names.
@@ -48,6 +50,8 @@ class Revoked:
         """Keep these; the oldest go when there are too many."""
         now = self._now()
         for task_id in task_ids:
+            if len(task_id) > _SHORT:
+                continue  # no task has it
             self._ids[task_id] = now
             self._ids.move_to_end(task_id)
         while self._ids and (len(self._ids) > self._maximum or now - next(iter(self._ids.values())) > self._seconds):

@@ -22,8 +22,9 @@ from txmsg.errors import RemoteError, SettlementError, TxmsgError, clip
 from txmsg.messaging import Message, serializers
 from txmsg.rpc.celery.failures import traceback_text
 from txmsg.rpc.celery.message import TaskMessage
+from txmsg.rpc.celery.reprs import bounded_repr
 from txmsg.rpc.celery.result_message import Child, ResultMessage, build_result
-from txmsg.rpc.celery.states import FAILURE, RETRY, REVOKED, STARTED, SUCCESS
+from txmsg.rpc.celery.states import FAILURE, READY_STATES, RETRY, REVOKED, STARTED, SUCCESS
 from txmsg.rpc.celery.task_request import TaskRequest, build_retry
 from txmsg.rpc.celery.worker.outcomes import (
     Ignore,
@@ -82,7 +83,8 @@ class Execution:
         self.timer: IDelayedCall | None = None
         self.running: Running | None = None
         self.is_over = False
-        self._is_abandoned = False
+        #: With what the waiting for it was ended by us.
+        self._abandoned_with: Any = None
         self._bound = Request(self, request, task)
         self._timers: list[IDelayedCall] = []
 
@@ -127,7 +129,15 @@ class Execution:
         """Send a state to the client, if it wants it; EncodeError where it cannot be."""
         if self.is_over or not self._is_wanted(state):
             return succeed(None)
-        return self.worker.outgoing.send_result(self.request.reply_to, self._build(state, result, children, traceback))
+        return self._send(self._build(state, result, children, traceback))
+
+    def _send(self, made: ResultMessage) -> Deferred[None]:
+        """A final one is replaced where the broker refuses it: else the client would wait for ever (J-11)."""
+        instead = self._refused if made.state in READY_STATES else None
+        return self.worker.outgoing.send_result(self.request.reply_to, made, instead)
+
+    def _refused(self, why: str) -> ResultMessage:
+        return self._build(FAILURE, RemoteError("EncodeError", why, "kombu.exceptions", (why,)))
 
     def _build(
         self, state: str, result: Any, children: list[Child] | None = None, traceback: str | None = None
@@ -162,6 +172,8 @@ class Execution:
         """As :meth:`send_state`, from another thread; what cannot be sent is logged."""
 
         def send() -> None:
+            if self._bound.is_over:
+                return
             try:
                 self.send_state(state, result)
             except TxmsgError as error:
@@ -203,12 +215,21 @@ class Execution:
             await self._run()
         except Exception:
             _log.failure("{task} could not be finished", task=self)
-            # Never to come again at once: what stopped it would do so again.
-            if self.message.state == "received":
-                self.settle(self.message.reject)
+            await self._give_up()
         finally:
             self.is_over = True
             self._stop_timers()
+
+    async def _give_up(self) -> None:
+        """The worker itself failed: tell the client, and never let it come again at once."""
+        error = worker_lost("the worker could not finish the task")
+        try:
+            await self._answer_chain(FAILURE, error, None)
+            await self.send_state(FAILURE, error)
+        except Exception:
+            _log.failure("nobody can be told of {task}", task=self)
+        if self.message.state == "received":
+            self.settle(self.message.reject)
 
     def _is_stale_now(self) -> None:
         self.is_over = True
@@ -277,7 +298,7 @@ class Execution:
 
     def _abandon(self, error: BaseException) -> None:
         if self.running is not None and not self.running.is_over:
-            self._is_abandoned = True
+            self._abandoned_with = error
             self.running.abandon(error)
 
     # -- how it ends -----------------------------------------------------------------------------------
@@ -302,7 +323,7 @@ class Execution:
         if made is not None:
             if children:
                 made = self._build(SUCCESS, result, children)
-            await self.worker.outgoing.send_result(request.reply_to, made)
+            await self._send(made)
         self._ack()
 
     async def _failed(self, failure: Failure) -> None:
@@ -316,28 +337,33 @@ class Execution:
             await self._rejected(value)
         elif isinstance(value, _Stopped):
             await self._stopped()
-        elif isinstance(value, RemoteError) and value.exc_type == "TaskRevokedError":
+        elif value is self._abandoned_with and value.exc_type == "TaskRevokedError":
             await self.refuse(value)
         else:
-            traceback = None if self._is_abandoned else traceback_text(failure)
-            error = soft_time_limit_exceeded() if isinstance(value, SoftTimeLimitExceeded) else value
+            traceback = None if value is self._abandoned_with else traceback_text(failure)
+            error = value
+            if isinstance(value, SoftTimeLimitExceeded):
+                error = soft_time_limit_exceeded()
+            elif not isinstance(value, Exception):  # under its own name it would end the client's process, too
+                error = worker_lost(f"the task has raised {bounded_repr(value)}")
             await self._fail(error, traceback, failure)
 
     async def _fail(self, error: BaseException, traceback: str | None, failure: Failure) -> None:
         """FAILURE: to the client, for what is left of the chain, and to errbacks."""
         self.worker.counts.failed += 1
         if failure.check(*self.task.throws):
-            _log.info("{task} failed: {error}", task=self, error=clip(repr(failure.value)))
+            _log.info("{task} failed: {error}", task=self, error=bounded_repr(failure.value))
         else:
             _log.error(
                 "{task} failed: {error}\n{traceback}",
                 task=self,
-                error=clip(repr(failure.value)),
+                error=bounded_repr(failure.value),
                 traceback=traceback or "",
             )
         await self._answer_chain(FAILURE, error, traceback)
-        await self._errbacks(error, traceback)
         await self.send_state(FAILURE, error, traceback=traceback)
+        # After the result: nobody says how long they take.
+        await self._errbacks(error, traceback)
         self._ack()
 
     async def _answer_chain(self, state: str, error: BaseException, traceback: str | None) -> None:
@@ -377,7 +403,9 @@ class Execution:
 
     async def _retry(self, retry: Retry, failure: Failure) -> None:
         """RETRY, then the message of the next attempt; when that is confirmed, this one is acked (K-01 to K-05)."""
-        why = retry.exc or RemoteError("Retry", str(retry), "celery.exceptions", (str(retry),))
+        why = retry.exc
+        if why is None:
+            why = RemoteError("Retry", str(retry), "celery.exceptions", (str(retry),))
         # RETRY first: else the next attempt's result could be there before it.
         sent = self.send_state(RETRY, why, [Child(self.request.task_id)], traceback_text(failure))
         try:
@@ -388,7 +416,7 @@ class Execution:
             if error.recoverable and self.acks_late:
                 self.settle(self.message.requeue)
                 return
-            await self._fail(retry.exc or error, traceback_text(failure), Failure(error))
+            await self._fail(error if retry.exc is None else retry.exc, traceback_text(failure), Failure(error))
             return
         self.worker.counts.retried += 1
         await sent
@@ -396,11 +424,12 @@ class Execution:
 
     async def _rejected(self, reject: Reject) -> None:
         self.worker.counts.rejected += 1
-        if not reject.requeue:
+        is_here = self.message.state == "received"
+        if not (reject.requeue and is_here):  # nobody runs it again
             error = rejected(reject)
             await self._answer_chain(FAILURE, error, None)
             await self.send_state(FAILURE, error)
-        if self.message.state == "received":
+        if is_here:
             self.settle(lambda: self.message.reject(reject.requeue))
         elif reject.requeue:
             _log.warn("{task} cannot be requeued: it was acked before it ran (acks_late)", task=self)

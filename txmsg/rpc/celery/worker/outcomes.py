@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from txmsg.errors import RemoteError, clip
+from txmsg.rpc.celery.reprs import bounded_repr
 from txmsg.rpc.celery.task_request import BadTask, TaskRequest
 
 __all__ = [
@@ -42,7 +43,7 @@ class Ignore(TaskOutcome):
 class Reject(TaskOutcome):
     """The message is rejected, if it is not acked yet (`acks_late`).
 
-    reason -- told to the client, by a FAILURE, unless `requeue` (J-13).
+    reason -- told to the client, by a FAILURE, unless `requeue` brings it back (J-13).
     requeue: bool -- True: back to its queue, at once, for whoever takes it next; not a way to wait.
     """
 
@@ -75,7 +76,7 @@ class Retry(TaskOutcome):
 
     def __str__(self) -> str:
         when = "now" if self.eta is None else f"at {self.eta.isoformat()}"
-        why = "" if self.exc is None else f": {type(self.exc).__name__}: {clip(str(self.exc))}"
+        why = "" if self.exc is None else f": {bounded_repr(self.exc)}"
         return f"again {when}{why}"
 
 
@@ -87,7 +88,7 @@ class SoftTimeLimitExceeded(Exception):
 
 
 def _celery(name: str, *args: Any, module: str = _CELERY) -> RemoteError:
-    return RemoteError(name, " ".join(map(str, args)), module, args)
+    return RemoteError(name, " ".join(arg if isinstance(arg, str) else bounded_repr(arg) for arg in args), module, args)
 
 
 def task_revoked(reason: str) -> RemoteError:

@@ -8,14 +8,14 @@ here (A-12); it goes to a name that clients give to their reply queues, never to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmsg.errors import ConfigurationError, PublishReturned, clip
+from txmsg.errors import ConfigurationError, PublishReturned, TxmsgError, clip
 from txmsg.messaging import Connection, Exchange, Producer, Queue, RetryIntervals
 from txmsg.rpc.celery.message import TaskMessage
 from txmsg.rpc.celery.result_message import ResultMessage
@@ -59,9 +59,13 @@ class Outgoing:
         """Whether results may go there."""
         return REPLY_NAMES.fullmatch(name) is not None or name.startswith(self.prefixes)
 
-    def send_result(self, reply_to: str | None, result: ResultMessage) -> Deferred[None]:
+    def send_result(
+        self, reply_to: str | None, result: ResultMessage, instead: Callable[[str], ResultMessage] | None = None
+    ) -> Deferred[None]:
         """Send a result, if somebody wants it (A-06).  That its queue is gone is no error: the client does not want it
         any more (N-15).  Does not fail, but logs and counts what was not sent (A-14).
+
+        instead(why) -- what is sent in place of a result that the broker refuses, because it is too large for it.
         """
         if reply_to is None:
             return succeed(None)
@@ -69,7 +73,20 @@ class Outgoing:
             self._counts.unanswered += 1
             _log.warn("a result is not sent: {queue!r} is no name of a reply queue", queue=clip(reply_to))
             return succeed(None)
-        return self._publish("", reply_to, result.body, result.properties).addErrback(self._unsent, result)
+        sent = self._publish("", reply_to, result.body, result.properties)
+        if instead is not None:
+            sent.addErrback(self._refused, reply_to, result, instead)
+        return sent.addErrback(self._unsent, result)
+
+    def _refused(
+        self, failure: Failure, reply_to: str, result: ResultMessage, instead: Callable[[str], ResultMessage]
+    ) -> Deferred[None] | Failure:
+        error = failure.value
+        if self.connection.is_closed or not isinstance(error, TxmsgError) or error.recoverable:
+            return failure
+        _log.error("{state} of {task_id} was refused", state=clip(result.state, 60), task_id=clip(result.task_id, 60))
+        made = instead(clip(f"{result.state} of {len(result.body)} octets was refused: {error}"))
+        return self._publish("", reply_to, made.body, made.properties)
 
     def _unsent(self, failure: Failure, result: ResultMessage) -> None:
         self._counts.unanswered += 1
@@ -109,6 +126,7 @@ class Outgoing:
             expiration=None if expiration is None else int(expiration) / 1000,
             retry=True,
             retry_policy=self.retry_policy,
+            message_id=None,  # Celery sends none (D-08, 5.4)
             **given,
             **options,
         )

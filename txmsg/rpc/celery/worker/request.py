@@ -103,7 +103,7 @@ class Request:
 
     def retry(
         self,
-        exc: BaseException | None = None,
+        exc: BaseException | type[BaseException] | None = None,
         *,
         countdown: float | None = None,
         eta: Time | None = None,
@@ -123,7 +123,9 @@ class Request:
         Raises Retry; when no retries are left, `exc`, or MaxRetriesExceededError where nobody has said why (K-03).
         ConfigurationError, EncodeError: what cannot be sent.
         """
-        why = sys.exc_info()[1] if exc is None else exc
+        why = sys.exc_info()[1] if exc is None else exc() if isinstance(exc, type) else exc
+        if why is not None and not isinstance(why, BaseException):
+            raise ConfigurationError(f"what a task is tried again for is an exception, not {type(why).__name__}")
         if isinstance(why, TaskOutcome):
             raise why
         limit = self.task.max_retries if max_retries is None else max_retries

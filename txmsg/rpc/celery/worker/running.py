@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmsg.rpc.celery.reprs import bounded_repr
 from txmsg.rpc.celery.worker.outcomes import SoftTimeLimitExceeded
 
 __all__ = ["Running"]
@@ -37,18 +38,27 @@ class Running:
         self._is_interrupted = False
         self._awaited: Deferred[Any] | None = None
         try:
-            result = deferToThreadPool(reactor, reactor.getThreadPool(), function) if thread else function()
+            if thread:
+                result = deferToThreadPool(reactor, reactor.getThreadPool(), self._in_thread, function)
+            else:
+                result = function()
             if isinstance(result, Awaitable):
                 self._awaited = result = self._as_deferred(result)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # sys.exit() in a task ends the task
+        except BaseException:  # sys.exit() in a task ends the task, and Ctrl-C is a signal that Twisted handles
             self._end(Failure())
             return
         if self._awaited is None:
             self._end(result)
         else:
             self._awaited.addBoth(self._outcome)
+
+    def _in_thread(self, function: Callable[[], Any]) -> Any:
+        if self._is_over:
+            return None  # called off while it waited for a thread
+        result = function()
+        if isinstance(result, Deferred):
+            raise TypeError("a task in a thread returns its result, not a Deferred")
+        return result
 
     def _as_deferred(self, awaitable: Any) -> Deferred[Any]:
         if isinstance(awaitable, Deferred):
@@ -63,7 +73,7 @@ class Running:
     def _outcome(self, outcome: Any) -> None:
         if self._is_over:
             if isinstance(outcome, Failure) and not outcome.check(CancelledError, SoftTimeLimitExceeded):
-                _log.debug("a task failed when it was over: {error}", error=repr(outcome.value))
+                _log.debug("a task failed when it was over: {error}", error=bounded_repr(outcome.value))
             return
         if self._is_interrupted and isinstance(outcome, Failure) and outcome.check(CancelledError):
             outcome = Failure(SoftTimeLimitExceeded())
@@ -86,7 +96,7 @@ class Running:
         if self._is_over or self._is_thread or self._awaited is None:
             return
         self._is_interrupted = True
-        if self._coroutine is not None:
+        if self._coroutine is not None and not self._coroutine.is_over:
             self._coroutine.interrupt()
             self._is_interrupted = False
         self._awaited.cancel()
@@ -106,6 +116,8 @@ class _Interruptible:
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
         self._is_interrupted = False
+        #: It has returned; what it returned may still be waited for.
+        self.is_over = False
 
     def interrupt(self) -> None:
         """The next thing that the coroutine sees is SoftTimeLimitExceeded."""
@@ -119,6 +131,7 @@ class _Interruptible:
             try:
                 yielded = send(value)
             except StopIteration as stop:
+                self.is_over = True
                 return stop.value
             try:
                 send, value = coroutine.send, (yield yielded)
@@ -133,4 +146,6 @@ class _Interruptible:
 
 
 async def _wait_for(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+    result = await awaitable
+    # `return something()` where an `await` is missing: nothing can be fired with a Deferred.
+    return await result if isinstance(result, Deferred) else result

@@ -16,7 +16,7 @@ from secrets import token_hex
 from typing import Any, TypeVar, overload
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -29,7 +29,7 @@ from txmsg.rpc.celery.worker.counts import WorkerCounts
 from txmsg.rpc.celery.worker.execution import Execution
 from txmsg.rpc.celery.worker.following import Following
 from txmsg.rpc.celery.worker.intake import Intake
-from txmsg.rpc.celery.worker.outcomes import not_registered
+from txmsg.rpc.celery.worker.outcomes import not_registered, task_revoked
 from txmsg.rpc.celery.worker.outgoing import Outgoing, celery_queue
 from txmsg.rpc.celery.worker.refusing import refuse, settle
 from txmsg.rpc.celery.worker.task import Tasks
@@ -130,6 +130,8 @@ class CeleryWorker(Service):
         #: Answers to what is not run, under way.
         self._answering: set[Deferred[Any]] = set()
         self._idle_waiters: list[Deferred[None]] = []
+        #: Waits before it consumes again.
+        self._waiting_again: set[Deferred[None]] = set()
         self._is_beginning = False
 
     @overload
@@ -221,7 +223,14 @@ class CeleryWorker(Service):
     async def _start_again(self, intake: Intake) -> None:
         wait = _AGAIN_FIRST
         while intake in self._intakes and not self.connection.is_closed:
-            await deferLater(self.connection.reactor, wait)
+            waiting: Deferred[None] = deferLater(self.connection.reactor, wait)
+            self._waiting_again.add(waiting)
+            try:
+                await waiting
+            except CancelledError:  # a stop
+                return
+            finally:
+                self._waiting_again.discard(waiting)
             if self._is_stopping or intake not in self._intakes:
                 return
             try:
@@ -350,9 +359,17 @@ class CeleryWorker(Service):
 
     def revoke(self, task_ids: set[str], terminate: bool) -> list[str]:
         """For the control: what waits is answered now, and what runs is cancelled (`terminate`); ids of the latter."""
-        for execution in [each for each in self.executions_held if each.request.task_id in task_ids]:
+        held = [each for each in self.executions_held if each.request.task_id in task_ids]
+        waiting = [each for each in self.executions_waiting if each.request.task_id in task_ids]
+        for execution in held:
             self._unhold(execution)
-            self._ready(execution)
+        if waiting:
+            self.executions_waiting = deque(each for each in self.executions_waiting if each not in waiting)
+        for execution in held + waiting:
+            if execution.is_stale:
+                self.counts.stale += 1
+            else:
+                self._answer(execution.refuse(task_revoked("revoked")), execution.message)
         ended = []
         for execution in [each for each in self.executions_running if each.request.task_id in task_ids]:
             if terminate:
@@ -388,6 +405,8 @@ class CeleryWorker(Service):
             starting.cancel()
         self.connection.remove_recovery_callback(self._recovered)
         intakes, self._intakes = self._intakes, []
+        for again in list(self._waiting_again):
+            again.cancel()
         ending = [intake.stop() for intake in intakes]
         if self._has_control:
             ending.append(self.control.stop())
