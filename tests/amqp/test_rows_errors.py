@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "OperationTimeout": ("queue.declare", True),
     "LocalProtocolError": ("why", 503),
     "RemoteProtocolError": ("why", 505),
+    "BacklogLimitExceeded": ("task", 1000),
 }
 
 #: Rows of errors: what has to be caught by what, so that `except` clauses mean what they seem to.

@@ -20,13 +20,15 @@ from txmsg.testing import BrokerProcess
 
 
 async def drained(channel: Channel, queue: str, count: int) -> list[tuple[str, bytes]]:
-    """Ids and bodies of the first `count` messages of a queue, and of what else is there, in order."""
+    """Ids and bodies of a queue's messages, until `count` different ones were there, and of what else is, in order."""
     found: list[tuple[str, bytes]] = []
+    ids = set[str]()
     done: Deferred[None] = Deferred()
 
     def take(delivery: Any) -> None:
         found.append((delivery.properties.message_id, delivery.body))
-        if len(found) == count:
+        ids.add(delivery.properties.message_id)
+        if len(ids) == count and not done.called:
             done.callback(None)
 
     consumer = await channel.basic_consume(queue, take, no_ack=True)
