@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.messaging.over_memory import MemoryCase
+from tests.rpc.celery.app_case import AppCase
 from txmsg.errors import (
     ConfigurationError,
     ConnectionClosed,
@@ -28,46 +28,6 @@ from txmsg.messaging import Connection, Exchange, Queue, RetryIntervals
 from txmsg.rpc.celery import Child, Signature, TaskRequest, parse_task
 from txmsg.rpc.celery.app import CeleryApp
 from txmsg.rpc.celery.results import AMQPBackend, AsyncResult, GroupResult, RPCBackend
-
-NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
-
-
-class AppCase(MemoryCase):
-    """`self.task()` is the next task in the queue; `self.answer()` sends its result."""
-
-    def setUp(self) -> None:
-        """A client, and the worker's backend."""
-        super().setUp()
-        self.app = self.make()
-        self.worker = RPCBackend(self.connect())
-        self.addCleanup(self.turn)
-        self.addCleanup(self.worker.connection.close)
-
-    def make(self, **settings: Any) -> CeleryApp:
-        """Closed at the end of the test."""
-        app = CeleryApp(self.url, **{"reactor": self.clock, "wall_clock": NOW.timestamp, "timeout": 10.0, **settings})
-        self.addCleanup(app.close)
-        return app
-
-    def raw(self, queue: str = "celery") -> Any:
-        """The next message."""
-        return self.done(self.channel.get(queue, no_ack=True))
-
-    def task(self, queue: str = "celery") -> TaskRequest:
-        """The next task, as a worker reads it."""
-        got = self.raw(queue)
-        request = parse_task(got.body, got.properties)
-        assert isinstance(request, TaskRequest)
-        return request
-
-    def answer(self, request: TaskRequest, value: Any = None, state: str = "SUCCESS") -> None:
-        """Send a state of it."""
-        self.done(self.worker.store_result(request.task_id, value, state, request=request))
-        self.turn()
-
-    def sent(self, *args: Any, **options: Any) -> AsyncResult:
-        """send_task(), done."""
-        return self.done(self.app.send_task(*args, **options))
 
 
 class SendingTests(AppCase):

@@ -56,3 +56,14 @@ class ControlTests(MemoryCase):
         self.assertEqual(self.done(self.control.ping(destination=["one@host"])), {"one@host": pong})
         self.assertEqual(len(self.done(self.control.ask("ping", limit=1))), 1)
         self.done(self.control.close())
+
+    def test_one_name(self) -> None:
+        """A str is the name of one worker, not of one for each of its letters; what is no name is said to be."""
+        self.done(self.control.revoke("t", destination="two@host"))
+        self.turn()
+        self.assertEqual([name for name, _ in self.told], ["two@host"])
+        self.assertEqual(self.done(self.control.ping(destination="one@host")), {"one@host": {"ok": "pong"}})
+        self.failureResultOf(self.control.revoke(5), ConfigurationError)  # type: ignore[arg-type]
+        for wrong in ([""], [5]):
+            self.failureResultOf(self.control.cast("x", destination=wrong), ConfigurationError)  # type: ignore[arg-type]
+            self.failureResultOf(self.control.ask("x", destination=wrong), ConfigurationError)  # type: ignore[arg-type]

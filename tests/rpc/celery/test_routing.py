@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unittest
 
+import pytest
+
 from txmsg.errors import ConfigurationError
 from txmsg.messaging import Exchange, Queue
 from txmsg.rpc.celery.routing import TaskQueues
@@ -51,3 +53,17 @@ class TaskQueuesTests(unittest.TestCase):
         queues = TaskQueues(create_missing=False)
         self.assertTrue(queues.queue("other").no_declare)
         self.assertFalse(queues.queue("celery").no_declare)
+
+
+def test_wrong_settings() -> None:
+    """ConfigurationError at once."""
+    with pytest.raises(ConfigurationError):
+        TaskQueues(["a"])  # type: ignore[list-item]
+    with pytest.raises(ConfigurationError):
+        TaskQueues(routes=["a"])  # type: ignore[arg-type]
+
+
+def test_a_fanout_exchange() -> None:
+    """Its routing key is "", which is one."""
+    exchange = Exchange("all", "fanout")
+    assert TaskQueues().destination("t", exchange=exchange, routing_key="") == (exchange, "", (exchange,))

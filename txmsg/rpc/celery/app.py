@@ -26,11 +26,11 @@ from txmsg.rpc.celery.control import Control
 from txmsg.rpc.celery.message import task_from_signature
 from txmsg.rpc.celery.result_message import Child
 from txmsg.rpc.celery.results import AMQPBackend, AsyncResult, GroupResult, ResultBackend, RPCBackend
-from txmsg.rpc.celery.results.async_result import chain_results
-from txmsg.rpc.celery.results.table import StateListener
+from txmsg.rpc.celery.results.async_result import chain_results, result_of_child
+from txmsg.rpc.celery.results.table import StateListener, TaskRecord
 from txmsg.rpc.celery.routing import TaskQueues
 from txmsg.rpc.celery.sending import TaskSender
-from txmsg.rpc.celery.signature import Signature
+from txmsg.rpc.celery.signature import OPTIONS, Signature, signatures_in
 from txmsg.rpc.celery.signature import chain as chain_data
 from txmsg.rpc.celery.signature import group as group_data
 from txmsg.rpc.celery.times import Time
@@ -210,36 +210,27 @@ class CeleryApp:
                 "argsrepr": argsrepr,
                 "kwargsrepr": kwargsrepr,
                 "delivery_mode": delivery_mode,
+                "link": link,
+                "link_error": link_error,
             }.items()
             if value is not None
         }
         try:
-            linked = self._linked(link), self._linked(link_error)
-            for key, signatures in zip(("link", "link_error"), linked, strict=True):
-                if signatures:
-                    options[key] = [signature.as_data() for signature in signatures]
             signature = self.signature(name, args, kwargs, **options)
         except TxmsgError as error:
             return fail(error)
-        return self.send_signature(
-            signature,
-            protocol=protocol,
-            mandatory=mandatory,
-            retry=retry,
-            retry_policy=retry_policy,
-            on_state_change=on_state_change,
-        )
+        how: dict[str, Any] = {"mandatory": mandatory, "retry": retry, "retry_policy": retry_policy}
+        return self.send_signature(signature, protocol=protocol, on_state_change=on_state_change, **how)
 
-    def _linked(self, given: Signature | Iterable[Signature] | None) -> list[Signature]:
+    def _linked(self, given: Signature | Iterable[Signature]) -> list[dict[str, Any]]:
         """Each with an id, and with our queue for its result, which would go to the worker's otherwise (M-06)."""
-        found = [] if given is None else [given] if isinstance(given, Signature) else list(given)
-        for signature in found:
-            if signature.kind in ("group", "chord"):
-                raise self._no_chord()
+        found = signatures_in([given] if isinstance(given, Signature) else given)
+        if any(signature.kind in ("group", "chord") for signature in found):
+            raise self._no_chord()
         return [
             signature.with_options(
                 task_id=signature.task_id or str(uuid4()), reply_to=signature.reply_to or self.backend.reply_to
-            )
+            ).as_data()
             for signature in found
         ]
 
@@ -276,8 +267,15 @@ class CeleryApp:
         """A task that is sent later, or by somebody else: for groups, chains and links.
 
         immutable: bool -- it does not get the result of the task before it.   options -- of :meth:`send_task`; what
-        travels with a chain or a link has to be what JSON can carry.   ConfigurationError.
+        travels with a chain or a link has to be what JSON can carry.   ConfigurationError, also for unknown options.
         """
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"the name of a task is a str that is not empty, not {clip(repr(name), 60)}")
+        if unknown := options.keys() - OPTIONS:
+            raise ConfigurationError(f"a task has no option {', '.join(sorted(unknown))}")
+        for key in ("link", "link_error"):
+            if options.get(key) is not None:
+                options[key] = self._linked(options[key])
         if args is not None and not isinstance(args, list | tuple):
             raise ConfigurationError(f"the args of a task are a list or a tuple, not {type(args).__name__}")
         if kwargs is not None and not isinstance(kwargs, Mapping):
@@ -295,15 +293,17 @@ class CeleryApp:
         on_state_change: StateListener | None = None,
     ) -> Deferred[AsyncResult]:
         """Send one task, or a chain, that a signature stands for; as :meth:`send_task`."""
+        if not isinstance(signature, Signature):
+            return fail(ConfigurationError(f"a signature is wanted, not {type(signature).__name__}"))
         if signature.kind in ("group", "chord"):
             return fail(self._no_chord() if signature.kind == "chord" else ConfigurationError("use send_group()"))
+        how: dict[str, Any] = {"mandatory": mandatory, "retry": retry, "retry_policy": retry_policy}
         if signature.kind == "chain":
             try:
                 members = signature.members()
             except TxmsgError as error:
                 return fail(error)
-            return self.send_chain(members)
-        how = {"mandatory": mandatory, "retry": retry, "retry_policy": retry_policy}
+            return self.send_chain(members, on_state_change=on_state_change, protocol=protocol, **how)
         return Deferred.fromCoroutine(self._send(signature, protocol, on_state_change, how))
 
     async def _send(
@@ -314,18 +314,18 @@ class CeleryApp:
         how: Mapping[str, Any],
         result: AsyncResult | None = None,
     ) -> AsyncResult:
-        if self._is_closed:
-            raise TxmsgError("the app was closed")
+        self._check_open()
         given = signature.options
+        if given.get("delivery_mode", 2) not in (1, 2, "transient", "persistent"):
+            raise ConfigurationError("delivery_mode is 2, 1, \"persistent\" or \"transient\"")
         backend = self.backend
         is_ours = signature.reply_to in (None, backend.reply_to)
-        defaults = {key: value for key, value in self._defaults.items() if given.get(key) is None}
         message = task_from_signature(
             signature,
             protocol=self.protocol if protocol is None else protocol,
             now=datetime.fromtimestamp(self._wall_clock(), UTC),
             reply_to=signature.reply_to or backend.reply_to,
-            **defaults,
+            **{key: value for key, value in self._defaults.items() if given.get(key) is None},
         )
         destination = self.queues.destination(
             signature.task, given.get("queue"), given.get("exchange"), given.get("routing_key")
@@ -333,6 +333,7 @@ class CeleryApp:
         wants_result = is_ours and given.get("ignore_result") is not True
         if wants_result:
             await self._ready(backend.on_task_call(message.task_id))
+            self._check_open()
         if result is None:
             result = AsyncResult(
                 message.task_id,
@@ -340,6 +341,8 @@ class CeleryApp:
                 control=self.control,
                 task_name=signature.task,
                 on_state_change=on_state_change if wants_result else None,
+                # What nobody answers takes no place of what is waited for.
+                record=None if wants_result else TaskRecord(message.task_id),
             )
         if not wants_result:
             result.ignore()
@@ -349,6 +352,10 @@ class CeleryApp:
             backend.forget(message.task_id)
             raise
         return result
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise TxmsgError("the app was closed")
 
     def _ready(self, readying: Deferred[_T]) -> Deferred[_T]:
         limit = self._sender.publish_timeout
@@ -366,14 +373,14 @@ class CeleryApp:
         Where one cannot be sent, it fails with that, after all others were tried; those that were sent are run, and
         what comes of them is dropped.  ConfigurationError: a group, chain or chord among them, or none at all.
         """
-        return Deferred.fromCoroutine(self._send_group(list(signatures), group_id, how))
+        return Deferred.fromCoroutine(self._send_group(signatures, group_id, how))
 
     async def _send_group(
-        self, signatures: list[Signature], group_id: str | None, how: Mapping[str, Any]
+        self, signatures: Iterable[Signature], group_id: str | None, how: Mapping[str, Any]
     ) -> GroupResult:
-        for signature in signatures:
-            if signature.kind == "chord":
-                raise self._no_chord()
+        signatures = signatures_in(signatures)
+        if any(signature.kind == "chord" for signature in signatures):
+            raise self._no_chord()
         made = group_data(signatures, reply_to=self.backend.reply_to, group_id=group_id)
         if not made.signatures:
             raise ConfigurationError("a group has at least one task")
@@ -398,14 +405,14 @@ class CeleryApp:
 
         NotSupportedByBackend: a group with a task after it is a chord (A-29).
         """
-        return Deferred.fromCoroutine(self._send_chain(list(signatures), on_state_change, how))
+        return Deferred.fromCoroutine(self._send_chain(signatures, on_state_change, how))
 
     async def _send_chain(
-        self, signatures: list[Signature], on_state_change: StateListener | None, how: Mapping[str, Any]
+        self, signatures: Iterable[Signature], on_state_change: StateListener | None, how: Mapping[str, Any]
     ) -> AsyncResult:
-        for signature in signatures:
-            if signature.kind in ("group", "chord"):
-                raise self._no_chord()
+        signatures = signatures_in(signatures)
+        if any(signature.kind in ("group", "chord") for signature in signatures):
+            raise self._no_chord()
         made = chain_data(signatures, reply_to=self.backend.reply_to)
         await self._ready(self.backend.ready())
         results = chain_results(made.task_ids, self.backend, self.control)
@@ -444,17 +451,17 @@ class CeleryApp:
 
     def result_from(self, child: Child) -> AsyncResult | GroupResult:
         """A handle again, from what its `as_child()` gave."""
-        parent = None if child.parent is None else self.result_from(child.parent)
-        if child.members is None:
-            return AsyncResult(child.task_id, self.backend, parent=parent, control=self.control)
-        members = [self.result_from(member) for member in child.members]
-        return GroupResult(child.task_id, [each for each in members if isinstance(each, AsyncResult)], parent=parent)
+        return result_of_child(child, self.backend, self.control)
 
     # -- life ----------------------------------------------------------------------------------------
 
     def start(self) -> Deferred[Self]:
-        """Connect, and be ready for results; fires with the app.  Without it, that is done with the first task."""
-        self._is_closed = False
+        """Connect, and be ready for results; fires with the app.  Without it, that is done with the first task.
+
+        TxmsgError: it was closed; make another.
+        """
+        if self._is_closed:
+            return fail(TxmsgError("the app was closed"))
         return self.backend.ready().addCallback(lambda _: self)
 
     def close(self) -> Deferred[None]:

@@ -44,10 +44,10 @@ class Control:
         A worker that gets, or holds, one of them afterwards reports REVOKED in place of running it.  One that has
         ended stays as it is.
         task_id -- one, or several.   terminate: bool -- end also one that runs, by `signal` to the process it is in:
-        that process may have begun with another task by then.   destination -- names of workers; None: all.
+        that process may have begun with another task by then.   destination -- names of workers, or one; None: all.
         """
-        ids: Any = task_id if isinstance(task_id, str) else list(task_id)
-        if not ids or not all(isinstance(each, str) and each for each in ids):
+        ids: Any = task_id if isinstance(task_id, str) or not isinstance(task_id, Iterable) else list(task_id)
+        if not ids or not isinstance(ids, str | list) or not all(isinstance(each, str) and each for each in ids):
             return fail(ConfigurationError("the id of a task to revoke is a str that is not empty"))
         arguments = {"task_id": ids, "terminate": bool(terminate), "signal": signal if terminate else None}
         return self.cast("revoke", arguments, destination=destination)
@@ -63,7 +63,10 @@ class Control:
         if destination is None:
             sent = self.mailbox.abcast(command, arguments)
         else:
-            sent = self.mailbox.cast(list(destination), command, arguments)
+            try:
+                sent = self.mailbox.cast(_names(destination), command, arguments)
+            except ConfigurationError as error:
+                return fail(error)
         return within(self.timeout, sent, self.mailbox.reactor, f"the command {command!r} was not sent")
 
     def ask(
@@ -83,12 +86,24 @@ class Control:
         if destination is None:
             asked = self.mailbox.multi_call(command, arguments, timeout=timeout, limit=limit)
         else:
-            asked = self.mailbox.call(list(destination), command, arguments, timeout=timeout, limit=limit)
+            try:
+                names = _names(destination)
+            except ConfigurationError as error:
+                return fail(error)
+            asked = self.mailbox.call(names, command, arguments, timeout=timeout, limit=limit)
         return asked.addCallback(_by_name)
 
     def close(self) -> Deferred[None]:
         """Give up its channel; the connection stays open."""
         return self.mailbox.close()
+
+
+def _names(destination: Iterable[str]) -> list[str]:
+    """One name is a str, too, whose letters are nobody's names."""
+    names = [destination] if isinstance(destination, str) else list(destination)
+    if not all(isinstance(name, str) and name for name in names):
+        raise ConfigurationError("destination is the names of workers, each a str that is not empty")
+    return names
 
 
 def _by_name(replies: Iterable[Any]) -> dict[str, Any]:

@@ -41,8 +41,14 @@ class TaskQueues:
     ) -> None:
         self.default = default
         self.create_missing = create_missing
+        if routes is not None and not isinstance(routes, Mapping):
+            raise ConfigurationError(f"routes are a mapping of tasks to queues, not {type(routes).__name__}")
         self.routes = dict(routes or {})
-        self._queues = {queue.name: queue for queue in queues}
+        self._queues: dict[str, Queue] = {}
+        for queue in queues:
+            if not isinstance(queue, Queue):
+                raise ConfigurationError(f"queues are Queues, not {type(queue).__name__}")
+            self._queues[queue.name] = queue
 
     def queue(self, name: str) -> Queue:
         """A queue as it is declared."""
@@ -67,7 +73,7 @@ class TaskQueues:
         place of those of the queue.
         """
         if queue is None and exchange:
-            if not routing_key:
+            if routing_key is None:
                 raise ConfigurationError("an exchange without a routing key: give both, or a queue")
             return Destination(exchange, routing_key, (exchange,) if isinstance(exchange, Exchange) else ())
         if queue is None:
@@ -75,7 +81,7 @@ class TaskQueues:
                 raise ConfigurationError("a routing key without an exchange, which Celery would ignore: give both")
             queue = self.routes.get(task) or self.default
         entity = queue if isinstance(queue, Queue) else self.queue(queue)
-        if exchange and routing_key:
+        if exchange and routing_key is not None:
             return Destination(exchange, routing_key, (entity,))
         source = entity.exchange
         if source is None or not source.name or source.type == "direct":

@@ -49,6 +49,8 @@ class TaskSender:
 
     @staticmethod
     def _policy(given: RetryIntervals | Mapping[str, Any] | None, default: RetryIntervals) -> RetryIntervals:
+        if given is not None and not isinstance(given, RetryIntervals | Mapping):
+            raise ConfigurationError(f"a retry policy is RetryIntervals or a mapping, not {type(given).__name__}")
         return given if isinstance(given, RetryIntervals) else default.changed(given or {})
 
     async def send(

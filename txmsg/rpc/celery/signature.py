@@ -17,7 +17,18 @@ from uuid import uuid4
 
 from txmsg.errors import ConfigurationError, DecodeError, clip
 
-__all__ = ["Chain", "Embed", "Group", "Signature", "chain", "group", "read_embed", "read_signature"]
+__all__ = [
+    "OPTIONS",
+    "Chain",
+    "Embed",
+    "Group",
+    "Signature",
+    "chain",
+    "group",
+    "read_embed",
+    "read_signature",
+    "signatures_in",
+]
 
 #: What Celery calls those of its own signatures that stand for several tasks.
 _KINDS: Final = ("group", "chain", "chord", "map", "starmap", "chunks")
@@ -98,6 +109,54 @@ class Signature:
     def __repr__(self) -> str:
         # Arguments can be secrets.
         return f"<Signature {clip(self.task, 100)!r} of {len(self.args) + len(self.kwargs)} arguments>"
+
+
+#: The options of a task, by the names that `apply_async` has for them.
+OPTIONS: Final = frozenset(
+    {
+        "argsrepr",
+        "chain",
+        "chord",
+        "compression",
+        "countdown",
+        "delivery_mode",
+        "eta",
+        "exchange",
+        "expires",
+        "group_id",
+        "group_index",
+        "headers",
+        "ignore_result",
+        "kwargsrepr",
+        "link",
+        "link_error",
+        "origin",
+        "parent_id",
+        "priority",
+        "queue",
+        "reply_to",
+        "retries",
+        "root_id",
+        "routing_key",
+        "serializer",
+        "shadow",
+        "soft_time_limit",
+        "stamped_headers",
+        "task_id",
+        "time_limit",
+    }
+)
+
+
+def signatures_in(given: Iterable[Signature]) -> list[Signature]:
+    """All of them; ConfigurationError for what are no signatures."""
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"signatures are wanted, not {type(given).__name__}")
+    found = list(given)
+    for each in found:
+        if not isinstance(each, Signature):
+            raise ConfigurationError(f"a signature is wanted, not {type(each).__name__}")
+    return found
 
 
 _KEYS: Final = {"task", "args", "kwargs", "options", "subtask_type", "immutable"}

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from tests.messaging.over_memory import MemoryCase
-from txmsg.errors import BacklogLimitExceeded, ConfigurationError, RemoteError, RPCTimeout
+from txmsg.errors import BacklogLimitExceeded, ConfigurationError, ConnectionClosed, RemoteError, RPCTimeout
 from txmsg.messaging import Exchange, Queue
-from txmsg.rpc.celery.results import AMQPBackend, AsyncResult
+from txmsg.rpc.celery.results import AMQPBackend, AsyncResult, amqp_backend
 
 
 class AMQPBackendTests(MemoryCase):
@@ -133,3 +133,22 @@ class AMQPBackendTests(MemoryCase):
         self.turn()
         self.assertEqual([name for name in self.queues() if len(name) == 1], ["b", "c"])
         self.done(small.close())
+
+    def test_channels(self) -> None:
+        """Each queue has a channel: those with nobody waiting go before the broker has no more of them."""
+        self.patch(amqp_backend, "_WATCHED", 2)
+        for task_id in ("a", "b", "c"):
+            waiting = self.client.wait_for(task_id, 1)
+            self.turn(1)
+            self.failureResultOf(waiting, RPCTimeout)
+        self.turn()
+        self.assertEqual([name for name in self.queues() if len(name) == 1], ["b", "c"])
+
+    def test_the_connection_is_closed(self) -> None:
+        """R27: whoever waits is told so at once."""
+        waiting = self.client.wait_for("a", 300)
+        self.turn()
+        self.done(self.connection.close())
+        self.turn(1)
+        self.failureResultOf(waiting, ConnectionClosed)
+        self.failureResultOf(self.client.poll(5), ConfigurationError)  # type: ignore[arg-type]

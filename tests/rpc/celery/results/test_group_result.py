@@ -120,7 +120,10 @@ class JoinTests(ManyCase):
         group = self.group("a")
         self.failureResultOf(group.save(), NotSupportedByBackend)
         self.failureResultOf(group.delete(), NotSupportedByBackend)
-        self.failureResultOf(GroupResult("g", []).join(), ConfigurationError)
+        empty = GroupResult("g", [])
+        self.assertEqual((self.done(empty.join()), self.done(empty.revoke())), ([], None))
+        self.failureResultOf(empty.save(), ConfigurationError)
+        self.failureResultOf(empty.delete(), ConfigurationError)
         mixed = GroupResult("g", [*group, AsyncResult("b", self.worker)])
         self.failureResultOf(mixed.join(), ConfigurationError)
         self.failureResultOf(group.revoke(), ConfigurationError)
@@ -186,3 +189,11 @@ class ArrivingTests(ManyCase):
         self.failureResultOf(step, Overloaded)
         self.assertEqual(small.table.waiting, 0)
         self.done(small.close())
+
+    def test_one_step_at_a_time(self) -> None:
+        """R27: a second step would make the first wait for ever: it is refused, and the first goes on."""
+        arriving = self.backend.get_many(["a"])
+        first = Deferred.fromCoroutine(arriving.__anext__())
+        self.failureResultOf(Deferred.fromCoroutine(arriving.__anext__()), ConfigurationError)
+        self.store("a", 1)
+        self.assertEqual(self.done(first)[0], "a")

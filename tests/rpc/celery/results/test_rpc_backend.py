@@ -16,6 +16,7 @@ from txmsg.errors import (
     ConnectionClosed,
     EncodeError,
     NotSupportedByBackend,
+    PreconditionFailed,
     RemoteError,
     RPCTimeout,
     TaskRevoked,
@@ -281,3 +282,55 @@ class ReadingTests(ResultCase):
         self.failureResultOf(waiting, TxmsgError)
         self.assertNotIn(self.backend.oid, self.transport.vhost(self.url).queues)
         self.failureResultOf(self.backend.wait_for("t"), TxmsgError)
+
+
+class LosingTests(ResultCase):
+    """R27: when no result can come any more, whoever waits is told so."""
+
+    def test_the_connection_is_closed(self) -> None:
+        """At once, with the connection's own error; and the same again for the next one."""
+        waiting = self.backend.wait_for("a", 300)
+        self.turn()
+        self.done(self.connection.close())
+        self.turn(1)
+        self.failureResultOf(waiting, ConnectionClosed)
+        self.failureResultOf(self.backend.wait_for("a", 300), ConnectionClosed)
+
+    def test_it_is_refused(self) -> None:
+        """The queue was deleted, and somebody has declared its name otherwise."""
+        waiting = self.backend.wait_for("a", 300)
+        self.turn()
+        sender = self.done(self.connect().channel())
+        deleting = sender.queue_delete(self.backend.reply_to)
+        declaring = sender.queue_declare(self.backend.reply_to)
+        self.done(deleting)
+        self.done(declaring)
+        self.turn()
+        self.failureResultOf(waiting, PreconditionFailed)
+
+    def test_closed(self) -> None:
+        """A backend that was closed makes no queue any more."""
+        self.done(self.backend.ready())
+        self.done(self.backend.close())
+        self.failureResultOf(self.backend.ready(), TxmsgError)
+        self.failureResultOf(self.backend.get_task_meta("a"), TxmsgError)
+        self.assertNotIn(self.backend.reply_to, self.transport.vhost(self.url).queues)
+
+    def test_wrong_ids(self) -> None:
+        """Typed, and at once."""
+        self.failureResultOf(self.backend.wait_for(5), ConfigurationError)  # type: ignore[arg-type]
+        self.assertRaises(ConfigurationError, self.backend.get_many, [5])
+
+    def test_frames_are_not_kept(self) -> None:
+        """What is raised is made anew: the frames of whoever waits do not stay with what is kept."""
+        self.done(self.backend.ready())
+        self.backend.table.record("a")
+        self.store("a", ValueError("v"), "FAILURE")
+        first = self.failureResultOf(self.backend.wait_for("a"), RemoteError).value
+        second = self.failureResultOf(self.backend.wait_for("a"), RemoteError).value
+        self.assertIsNot(first, second)
+        self.assertEqual((first.args, str(first)), (second.args, str(second)))
+        kept = self.backend.table.record("a").message
+        assert kept is not None
+        assert kept.error is not None
+        self.assertIsNone(kept.error.__traceback__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -76,6 +76,33 @@ class WaitingTests(TableCase):
         self.failureResultOf(second, CancelledError)
         self.assertEqual((self.table.waiting, len(self.table), self.clock.getDelayedCalls()), (0, 1, []))
 
+    def test_a_wait_that_is_cancelled_by_another(self) -> None:
+        """R27: who is told first may cancel the others: they are cancelled, and nothing is raised."""
+        record = self.table.record("a")
+        first, second = self.table.wait(record, 5), self.table.wait(record, 5)
+        first.addCallback(lambda _: second.cancel())
+        self.table.received(message("a"), 1)
+        self.assertIsNone(self.successResultOf(first))
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual((self.table.waiting, self.clock.getDelayedCalls()), (0, []))
+
+    def test_waiting_again_from_a_failure(self) -> None:
+        """R27: a wait that begins while the others are told of the end is one of its own."""
+        record = self.table.record("a")
+        again: list[Deferred[TaskResult]] = []
+        self.table.wait(record, 5).addErrback(lambda _: again.append(self.table.wait(record, 7)))
+        self.table.fail("a", ConnectionLost("gone"))
+        self.table.fail("b", ConnectionLost("gone"))
+        self.assertNoResult(again[0])
+        self.table.received(message("a", value=1), 1)
+        self.assertEqual(self.successResultOf(again[0]).value, 1)
+        self.assertEqual((self.table.waiting, self.clock.getDelayedCalls()), (0, []))
+
+    def test_what_is_no_id(self) -> None:
+        """ConfigurationError: a wait for it would have no end."""
+        for wrong in (5, "", None):
+            self.assertRaises(ConfigurationError, self.table.record, wrong)
+
     def test_many(self) -> None:
         """Overloaded: a limit to what is waited for; a second wait for the same task is none more."""
         waits = [self.table.wait(self.table.record(f"{n}"), 5) for n in range(3)]
@@ -145,6 +172,50 @@ class KeepingTests(TableCase):
         waiting = self.table.wait(record, 5)
         self.table.received(message("a", value=1), 1)
         self.assertEqual(self.successResultOf(waiting).value, 1)
+
+    def test_a_record_that_was_dropped_and_told(self) -> None:
+        """celery A-18: its result came out of band; a handle finds it, and need not wait."""
+        record = self.table.record("a")
+        for number in range(6):
+            self.table.record(f"{number}")
+        self.table.received(message("a", value=1), 1)
+        found = self.table.find("a")
+        assert found is not None
+        self.assertIsNot(found, record)
+        self.assertEqual(self.successResultOf(self.table.wait(found, 5)).value, 1)
+        self.table.received(message("b", "STARTED"), 1)
+        started = self.table.find("b")
+        assert started is not None
+        waiting = self.table.wait(started, 5)
+        self.table.received(message("b", value=2), 1)
+        self.assertEqual(self.successResultOf(waiting).value, 2)
+
+    def test_ended_and_not_ended(self) -> None:
+        """What has ended takes no place of what has not."""
+        for number in range(3):
+            self.table.record(f"{number}")
+        for number in range(9):
+            self.table.record(f"e{number}")
+            self.table.received(message(f"e{number}"), 1)
+        self.assertEqual((len(self.table), self.table.counts.dropped), (7, 5))
+        self.assertIsNotNone(self.table.peek("0"))
+        self.assertIsNone(self.table.peek("e4"))
+
+    def test_large_ones_of_ours(self) -> None:
+        """Octets of what has ended are bounded; the newest is there, however large it is."""
+        for number in range(3):
+            self.table.record(f"{number}")
+            self.table.received(message(f"{number}"), 30 * 2**20)
+        self.assertEqual([self.table.peek(f"{number}") is None for number in range(3)], [True, False, False])
+        self.table.record("3")
+        self.table.received(message("3"), 100 * 2**20)
+        self.assertEqual((len(self.table), self.table.record("3").state), (1, "SUCCESS"))
+        self.table.forget("3")
+        self.assertEqual(len(self.table), 0)
+        for number in range(2):
+            self.table.record(f"n{number}")
+            self.table.received(message(f"n{number}"), 30 * 2**20)
+        self.assertEqual(len(self.table), 2)
 
     def test_expiry(self) -> None:
         """celery A-30: after `expires` seconds nothing is known of it any more."""

@@ -26,6 +26,8 @@ _log = Logger(namespace="txmsg.rpc.celery.results")
 
 #: Where results are published.
 _EXCHANGE: Final = "celeryresults"
+#: Queues that are consumed, where nobody waits for some of them: each has a channel, of which brokers give 2,047.
+_WATCHED: Final = 1_000
 
 
 class AMQPBackend(ResultBackend):
@@ -70,13 +72,16 @@ class AMQPBackend(ResultBackend):
         task_id = record.task_id
         watched = self._watched.get(task_id)
         if watched is None:
-            watched = self._watched[task_id] = ReplyQueue(self.connection, self.queue_for(task_id), self.received)
+            queue = self.queue_for(task_id)
+            watched = self._watched[task_id] = ReplyQueue(
+                self.connection, queue, self.received, lambda reason: self.table.fail(task_id, reason)
+            )
             self._room()
         return watched.ready()
 
     def _room(self) -> None:
         """Of the queues that are consumed and that nobody waits for now, the oldest goes where there are too many."""
-        if len(self._watched) <= self._limits["max_waiting"]:
+        if len(self._watched) <= min(self._limits["max_waiting"], _WATCHED):
             return
         for task_id in self._watched:
             record = self.table.peek(task_id)
@@ -111,7 +116,10 @@ class AMQPBackend(ResultBackend):
         backlog_limit: int -- BacklogLimitExceeded, and all are in the queue again, when that many messages were looked
         at and more are there (A-16).  Also fails as connecting and declaring do.
         """
-        record = self.table.record(task_id)
+        try:
+            record = self.table.record(task_id)
+        except ConfigurationError as error:
+            return fail(error)
         if record.is_final or task_id in self._watched:
             return succeed(record.message)
         if isinstance(backlog_limit, bool) or not isinstance(backlog_limit, int) or backlog_limit < 1:

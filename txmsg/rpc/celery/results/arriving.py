@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from txmsg.errors import ConfigurationError
 from txmsg.rpc.celery.result_message import TaskResult
 from txmsg.rpc.celery.results.table import TaskRecord
 
@@ -50,6 +51,8 @@ class ResultIterator:
 
     async def __anext__(self) -> tuple[str, TaskResult]:
         """The next that has come.  RPCTimeout, Overloaded, and what connecting and consuming raise."""
+        if self._next is not None:
+            raise ConfigurationError("one step of this iteration is under way, and there is one at a time")
         if self._waiting is None:
             self._begin()
         assert self._waiting is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from txmsg.rpc.celery.results.backend import ResultBackend
     from txmsg.rpc.celery.results.group_result import GroupResult
 
-__all__ = ["AsyncResult", "chain_results"]
+__all__ = ["AsyncResult", "chain_results", "result_of_child"]
 
 _log = Logger(namespace="txmsg.rpc.celery.results")
 
@@ -68,9 +68,9 @@ class AsyncResult:
     # -- what has come so far ------------------------------------------------------------------------
 
     def _known(self) -> TaskRecord:
-        """The record: the table's, where it was forgotten there and something has come since."""
+        """The record: the table's, where it was dropped there and something has come since."""
         if not self._record.is_final:
-            found = self.backend.table.peek(self.task_id)
+            found = self.backend.table.find(self.task_id)
             if found is not None:
                 self._record = found
         return self._record
@@ -142,16 +142,11 @@ class AsyncResult:
         Their results come to whom the task has named: with workers of Celery's, not to here (M-06).
         """
         message = self.message
-        return None if message is None else [self._child(child) for child in message.children]
-
-    def _child(self, child: Child) -> AsyncResult | GroupResult:
-        from txmsg.rpc.celery.results.group_result import GroupResult
-
-        parent = None if child.parent is None else self._child(child.parent)
-        if child.members is None:
-            return AsyncResult(child.task_id, self.backend, parent=parent, control=self._control)
-        members = [self._child(member) for member in child.members]
-        return GroupResult(child.task_id, [each for each in members if isinstance(each, AsyncResult)], parent=parent)
+        return (
+            None
+            if message is None
+            else [result_of_child(child, self.backend, self._control) for child in message.children]
+        )
 
     def as_child(self) -> Child:
         """What stands for it in a message, and can be kept: `as_child().as_data()` is what Celery's `as_tuple()` is."""
@@ -251,6 +246,19 @@ class AsyncResult:
     def __repr__(self) -> str:
         name = f" {clip(self.task_name, 60)}" if self.task_name else ""
         return f"<AsyncResult{name} {clip(self.task_id, 60)}: {clip(self.state, 40)}>"
+
+
+def result_of_child(child: Child, backend: ResultBackend, control: Control | None = None) -> AsyncResult | GroupResult:
+    """A handle for what a task has sent, or for what `as_child()` gave."""
+    from txmsg.rpc.celery.results.group_result import GroupResult
+
+    if not isinstance(child, Child):
+        raise ConfigurationError(f"a Child is wanted, not {type(child).__name__}")
+    parent = None if child.parent is None else result_of_child(child.parent, backend, control)
+    if child.members is None:
+        return AsyncResult(child.task_id, backend, parent=parent, control=control)
+    members = [result_of_child(member, backend, control) for member in child.members]
+    return GroupResult(child.task_id, [each for each in members if isinstance(each, AsyncResult)], parent=parent)
 
 
 def chain_results(task_ids: Iterable[str], backend: ResultBackend, control: Control | None = None) -> list[AsyncResult]:

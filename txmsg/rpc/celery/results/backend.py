@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, fail
@@ -241,7 +243,11 @@ class ResultBackend:
 
         Also fails with Overloaded, and as connecting and consuming do.
         """
-        return self.wait(self.table.record(task_id), timeout, propagate=propagate, on_state_change=on_state_change)
+        try:
+            record = self.table.record(task_id)
+        except ConfigurationError as error:
+            return fail(error)
+        return self.wait(record, timeout, propagate=propagate, on_state_change=on_state_change)
 
     def wait(
         self,
@@ -253,7 +259,7 @@ class ResultBackend:
     ) -> Deferred[TaskResult]:
         """:meth:`wait_for`, for what the table has."""
         if self._is_closed and not record.is_final:
-            return fail(TxmsgError("the results were closed by the application"))
+            return fail(self._closed())
         if on_state_change is not None and not record.is_final:
             record.listeners.append(on_state_change)
         waiting = self.table.wait(record, self.timeout if timeout is None else timeout)
@@ -272,7 +278,7 @@ class ResultBackend:
             if failures:
                 return failures[0]
             if propagate and isinstance(outcome, TaskResult) and outcome.raises:
-                raise self.error_of(outcome)
+                raise self.raised_by(outcome)
             return outcome
 
         failures: list[Failure] = []
@@ -286,6 +292,10 @@ class ResultBackend:
         if error is None:
             return TxmsgError(f"the task {clip(message.task_id, 60)} is {clip(message.state, 40)}")
         return self.exceptions.make(error)
+
+    def raised_by(self, message: TaskResult) -> Exception:
+        """The same, made anew: what is raised has a traceback, whose frames must not stay with what is kept here."""
+        return self.error_of(message if message.error is None else replace(message, error=copy(message.error)))
 
     def get_many(
         self,
@@ -316,7 +326,7 @@ class ResultBackend:
     # -- what results that are messages cannot do ----------------------------------------------------
 
     def save_group(self, group_id: str, result: Any) -> Deferred[None]:
-        """NotSupportedByBackend (A-28, B-17): keep the GroupResult, or its `as_tuple()`."""
+        """NotSupportedByBackend (A-28, B-17): keep the GroupResult, or its `as_child()`."""
         return self._not_supported("groups cannot be saved")
 
     def restore_group(self, group_id: str) -> Deferred[None]:
@@ -347,7 +357,7 @@ class ResultBackend:
     async def _close(self) -> None:
         self._is_closed = True
         if self._made_table is not None:
-            self._made_table.close(TxmsgError("the results were closed by the application"))
+            self._made_table.close(self._closed())
         producer, self._made_producer = self._made_producer, None
         if producer is not None:
             await producer.close()
@@ -355,6 +365,10 @@ class ResultBackend:
                 await producer.channel.close()
             except TxmsgError as error:
                 _log.debug("a channel was not closed in order: {error}", error=str(error))
+
+    @staticmethod
+    def _closed() -> TxmsgError:
+        return TxmsgError("the results were closed by the application")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.connection!r}>"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 
 from txmsg.errors import ConfigurationError, clip
 from txmsg.rpc.celery.result_message import Child, TaskResult
@@ -16,6 +16,7 @@ from txmsg.rpc.celery.results.arriving import ResultIterator
 
 if TYPE_CHECKING:
     from txmsg.rpc.celery.results.async_result import AsyncResult
+    from txmsg.rpc.celery.results.backend import ResultBackend
 
 __all__ = ["GroupResult"]
 
@@ -25,8 +26,8 @@ class GroupResult:
 
     group_id: str.   results -- their handles, in the order in which they were sent.   parent -- as AsyncResult's.
 
-    It cannot be saved with the backend (A-28): keep it, or `as_child().as_data()`, and make it again with
-    `CeleryApp.result_from_data()`, in the process that has sent the group.
+    It cannot be saved with the backend (A-28): keep it, or its `as_child()`, and make it again with
+    `CeleryApp.result_from()`, in the process that has sent the group.
     """
 
     def __init__(self, group_id: str, results: Iterable[AsyncResult], *, parent: Any = None) -> None:
@@ -89,8 +90,10 @@ class GroupResult:
             before it have come (M-03).
         on_state_change(task_id, message) -- called with each state of each task.
 
-        What comes after it has failed is absorbed.  May be cancelled.
+        What comes after it has failed is absorbed.  May be cancelled.  Of no task at all: [].
         """
+        if not self.results:
+            return succeed([])
         return Deferred.fromCoroutine(self._join(timeout, propagate, native, on_state_change))
 
     get = join
@@ -105,11 +108,11 @@ class GroupResult:
                 if not propagate:
                     continue
                 if native and message.raises:
-                    raise self.results[0].backend.error_of(message)
+                    raise self.results[0].backend.raised_by(message)
                 while position < len(self.results) and self.results[position].task_id in found:
                     first = found[self.results[position].task_id]
                     if first.raises:
-                        raise self.results[position].backend.error_of(first)
+                        raise self.results[position].backend.raised_by(first)
                     position += 1
         finally:
             arriving.close()
@@ -133,17 +136,13 @@ class GroupResult:
         As :meth:`txmsg.rpc.celery.results.ResultBackend.get_many`.
         """
         wanted = [result for result in self.results if not result.is_ignored]
-        backends = {id(result.backend): result.backend for result in self.results}
-        if len(backends) != 1:
-            raise ConfigurationError("the results of a group come to one backend, and there is at least one of them")
-        (backend,) = backends.values()
-        return ResultIterator(backend, [result.record for result in wanted], timeout, on_state_change)
+        return ResultIterator(self._backend(), [result.record for result in wanted], timeout, on_state_change)
 
     # -- ending it
 
     def revoke(self, terminate: bool = False, signal: str = "SIGTERM") -> Deferred[None]:
         """Tell the workers not to run them; one message for all of them.  As :meth:`AsyncResult.revoke`."""
-        return self.results[0].revoke_all(self.results, terminate, signal)
+        return self.results[0].revoke_all(self.results, terminate, signal) if self.results else succeed(None)
 
     def forget(self) -> None:
         """:meth:`AsyncResult.forget` for each."""
@@ -152,11 +151,17 @@ class GroupResult:
 
     def save(self) -> Deferred[None]:
         """NotSupportedByBackend (A-28)."""
-        return self.results[0].backend.save_group(self.group_id, self)
+        return maybeDeferred(lambda: self._backend().save_group(self.group_id, self))
 
     def delete(self) -> Deferred[None]:
         """NotSupportedByBackend (A-28)."""
-        return self.results[0].backend.delete_group(self.group_id)
+        return maybeDeferred(lambda: self._backend().delete_group(self.group_id))
+
+    def _backend(self) -> ResultBackend:
+        backends = {id(result.backend): result.backend for result in self.results}
+        if len(backends) != 1:
+            raise ConfigurationError("the results of a group come to one backend, and there is at least one of them")
+        return next(iter(backends.values()))
 
     def as_child(self) -> Child:
         """What stands for it in a message, and can be kept."""

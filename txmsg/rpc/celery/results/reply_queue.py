@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from txmsg.errors import TxmsgError
 from txmsg.messaging import Channel, Connection, Queue
+from txmsg.messaging.connection.failures import is_recoverable
 from txmsg.messaging.connection.sharing import SharedAttempt
 
 __all__ = ["ReplyQueue"]
@@ -33,12 +34,20 @@ class ReplyQueue:
     """Declares and consumes a queue over a connection, and again over each that comes after it.
 
     queue: Queue.   on_delivery(delivery) -- called with each; what it raises is logged, and the delivery is acked.
+    on_lost(reason) -- called when it does not come back by itself: the connection is closed, or it was refused.
     """
 
-    def __init__(self, connection: Connection, queue: Queue, on_delivery: Callable[[Any], object]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        queue: Queue,
+        on_delivery: Callable[[Any], object],
+        on_lost: Callable[[BaseException], object] | None = None,
+    ) -> None:
         self.connection = connection
         self.queue = queue
         self._on_delivery = on_delivery
+        self._on_lost = on_lost
         self._channel: Channel | None = None
         #: The channel of the transport on which it is consumed.
         self._consumed_on: Any = None
@@ -92,7 +101,14 @@ class ReplyQueue:
         if self._channel is None:
             return
         _log.warn("the queue for results is lost: {reason}", reason=str(reason))
-        self.ready().addErrback(_not_ready)
+        self.ready().addErrback(self._not_ready)
+
+    def _not_ready(self, failure: Failure) -> None:
+        failure.trap(TxmsgError)
+        error: Any = failure.value
+        _log.warn("the queue for results could not be made: {error}", error=str(error))
+        if not is_recoverable(error):
+            self.lost(error)
 
     # -- as a member of its channel
 
@@ -103,6 +119,8 @@ class ReplyQueue:
     def lost(self, reason: BaseException) -> None:
         """It is over; the next :meth:`ready` begins anew."""
         self._consumed_on = None
+        if self._on_lost is not None:
+            self._on_lost(reason)
 
     def close(self) -> Deferred[None]:
         """Delete the queue with what is in it; where the connection is away, the broker does that when it expires."""
@@ -124,8 +142,3 @@ class ReplyQueue:
 
     def __repr__(self) -> str:
         return f"<ReplyQueue {self.queue.name!r}{'' if self.is_ready else ', not ready'}>"
-
-
-def _not_ready(failure: Failure) -> None:
-    failure.trap(TxmsgError)
-    _log.warn("the queue for results could not be made: {error}", error=str(failure.value))

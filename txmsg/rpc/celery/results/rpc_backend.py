@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from txmsg.errors import ConfigurationError
 from txmsg.messaging import Connection, Queue
@@ -49,7 +49,9 @@ class RPCBackend(ResultBackend):
         self._prefixes = prefixes
         #: Which client this is.
         self.oid = str(uuid4()) if oid is None else oid
-        self._queue = ReplyQueue(connection, Queue(self.oid, durable=True, expires=self.expires), self.received)
+        self._queue = ReplyQueue(
+            connection, Queue(self.oid, durable=True, expires=self.expires), self.received, self._lost
+        )
 
     @property
     def reply_to(self) -> str:
@@ -79,11 +81,18 @@ class RPCBackend(ResultBackend):
         return self._queue.is_ready
 
     def ready(self) -> Deferred[None]:
-        """Declare the queue and consume it, unless that is done over the present connection (A-08, A-24)."""
-        return self._queue.ready()
+        """Declare the queue and consume it, unless that is done over the present connection (A-08, A-24).
+
+        Also fails when the backend was closed.
+        """
+        return fail(self._closed()) if self._is_closed else self._queue.ready()
 
     def _watch(self, record: TaskRecord) -> Deferred[None]:
         return self._queue.ready()
+
+    def _lost(self, reason: BaseException) -> None:
+        """No result can come any more."""
+        self.table.fail_all(reason)
 
     def get_task_meta(self, task_id: str, backlog_limit: int = 1000) -> Deferred[TaskResult | None]:
         """The newest state that has come; None: PENDING, or unknown (A-19).
@@ -94,7 +103,7 @@ class RPCBackend(ResultBackend):
         def look(ignored: object) -> TaskResult | None:
             return self.table.record(task_id).message
 
-        return self._queue.ready().addCallback(look)
+        return self.ready().addCallback(look)
 
     async def _close(self) -> None:
         await super()._close()

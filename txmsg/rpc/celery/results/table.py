@@ -4,9 +4,9 @@ A result belongs to the id in its body, and only where that is not known to its 
 invariants: the first final state of a task stays, whatever comes after it; a wait ends once, and never later than its
 time limit; each thing that a stranger can make grow has a bound.
 
-Three kinds of tasks are kept: those that somebody waits for, those that were sent from here, and those that nobody here
-has ever heard of (out of band: a handle may be made for them later).  Each has its own limit, so that the last cannot
-push out the others.
+Four kinds of tasks are kept: those that somebody waits for, those from here that have not ended, those that have, and
+those that nobody here has ever heard of (out of band: a handle may be made for them later).  Each has its own limit, so
+that none can push out the others.  A handle has its record, whatever is dropped here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ StateListener = Callable[[TaskResult], object]
 
 #: Octets of results that nobody asked for.
 _STRANGERS_SIZE: Final = 16 * 2**20
+#: Octets of results of tasks from here, beyond the newest one.
+_ENDED_SIZE: Final = 64 * 2**20
 #: Ids that were forgotten on purpose, at most.
 _FORGOTTEN: Final = 1_000
 
@@ -99,7 +101,8 @@ class ResultTable:
 
     clock: IReactorTime.
     max_waiting: int -- tasks that somebody waits for; more are Overloaded.
-    max_kept: int -- tasks from here that nobody waits for now; the oldest are forgotten then.
+    max_kept: int -- tasks from here that nobody waits for now: so many that have not ended, and so many that have, of
+        64 MiB in all; the oldest are forgotten then.
     max_out_of_band: int -- of tasks that are not known here.
     expires: float -- seconds after which what nobody asked for is forgotten, at the latest when something else comes.
     """
@@ -124,13 +127,15 @@ class ResultTable:
         self._expires = expires
         self._waited: dict[str, TaskRecord] = {}
         self._kept: dict[str, TaskRecord] = {}
+        self._ended: dict[str, TaskRecord] = {}
+        self._ended_size = 0
         self._strangers: dict[str, TaskRecord] = {}
         self._strangers_size = 0
         self._forgotten: dict[str, None] = {}
 
     def __len__(self) -> int:
         """Tasks from here."""
-        return len(self._waited) + len(self._kept)
+        return len(self._waited) + len(self._kept) + len(self._ended)
 
     @property
     def waiting(self) -> int:
@@ -140,8 +145,10 @@ class ResultTable:
     # -- tasks ---------------------------------------------------------------------------------------
 
     def record(self, task_id: str) -> TaskRecord:
-        """What is known of a task; from now on it is one of ours."""
-        found = self._waited.get(task_id) or self._kept.get(task_id)
+        """What is known of a task; from now on it is one of ours.  ConfigurationError: that is no id."""
+        if not isinstance(task_id, str) or not task_id:
+            raise ConfigurationError("the id of a task is a str that is not empty")
+        found = self.peek(task_id)
         if found is None:
             self._expire()
             found = self._take_stranger(task_id) or TaskRecord(task_id)
@@ -151,7 +158,19 @@ class ResultTable:
 
     def peek(self, task_id: str) -> TaskRecord | None:
         """What is known of a task of ours; None: nothing."""
-        return self._waited.get(task_id) or self._kept.get(task_id)
+        return self._waited.get(task_id) or self._kept.get(task_id) or self._ended.get(task_id)
+
+    def find(self, task_id: str) -> TaskRecord | None:
+        """What is known of a task, also of one that was dropped from ours and of which something came after that."""
+        return self.peek(task_id) or self._strangers.get(task_id)
+
+    def _take(self, task_id: str) -> TaskRecord | None:
+        """Out of ours."""
+        found = self._ended.pop(task_id, None)
+        if found is not None:
+            self._ended_size -= found.size
+            return found
+        return self._waited.pop(task_id, None) or self._kept.pop(task_id, None)
 
     def _take_stranger(self, task_id: str) -> TaskRecord | None:
         found = self._strangers.pop(task_id, None)
@@ -160,30 +179,31 @@ class ResultTable:
         return found
 
     def _keep(self, record: TaskRecord) -> None:
-        kept = self._kept
         record.kept_since = self.clock.seconds()
+        kept = self._ended if record.is_final else self._kept
         kept[record.task_id] = record
-        if len(kept) > self._max_kept:
+        if record.is_final:
+            self._ended_size += record.size
+        while len(kept) > self._max_kept or (self._ended_size > _ENDED_SIZE and len(self._ended) > 1):
             self.counts.dropped += 1
-            del kept[next(iter(kept))]
+            self._take(next(iter(kept)))
 
     def _expire(self) -> None:
-        """Both are in the order in which they came."""
+        """Each kind is in the order in which they came."""
         oldest = self.clock.seconds() - self._expires
-        for kept in (self._kept, self._strangers):
-            while kept:
-                record = next(iter(kept.values()))
-                if record.kept_since > oldest:
-                    break
-                del kept[record.task_id]
+        for kept, take in (
+            (self._kept, self._take),
+            (self._ended, self._take),
+            (self._strangers, self._take_stranger),
+        ):
+            while kept and (record := next(iter(kept.values()))).kept_since <= oldest:
+                take(record.task_id)
                 self.counts.dropped += 1
-                if kept is self._strangers:
-                    self._strangers_size -= record.size
 
     def forget(self, task_id: str) -> None:
         """Nobody wants to know any more: those who wait are cancelled, and what still comes is dropped."""
         self._take_stranger(task_id)
-        record = self._waited.pop(task_id, None) or self._kept.pop(task_id, None)
+        record = self._take(task_id)
         self._forgotten[task_id] = None
         if len(self._forgotten) > _FORGOTTEN:
             del self._forgotten[next(iter(self._forgotten))]
@@ -210,7 +230,8 @@ class ResultTable:
                 return fail(Overloaded(f"{len(self._waited)} tasks are waited for, which is the limit"))
             if self._waited.get(task_id, record) is not record:
                 return fail(ConfigurationError(f"the task {clip(task_id)!r} is waited for by another handle"))
-            self._kept.pop(task_id, None)
+            self._take_stranger(task_id)
+            self._take(task_id)
             self._forgotten.pop(task_id, None)
             self._waited[task_id] = record
         waiter: Deferred[TaskResult] = Deferred(lambda waiter: self._leave(record, waiter, None))
@@ -219,7 +240,10 @@ class ResultTable:
 
     def _leave(self, record: TaskRecord, waiter: Deferred[TaskResult], timeout: float | None) -> None:
         """Its time is up, or it is cancelled (None)."""
-        timer = record.waiters.pop(waiter)
+        timer = record.waiters.pop(waiter, None)
+        if timer is None:  # the end is being told, and this is cancelled by one who was told before it
+            waiter.errback(Failure(CancelledError()))
+            return
         if not record.waiters and self._waited.get(record.task_id) is record:
             del self._waited[record.task_id]
             self._keep(record)
@@ -237,19 +261,27 @@ class ResultTable:
         for timer in waiters.values():
             timer.cancel()
         for waiter in waiters:
-            waiter.callback(outcome)
+            if not waiter.called:
+                waiter.callback(outcome)
+
+    def fail(self, task_id: str, reason: BaseException) -> None:
+        """Whoever waits for this task fails with `reason`: its result cannot come any more."""
+        record = self._waited.pop(task_id, None)
+        if record is not None:
+            self._keep(record)
+            self._end(record, Failure(reason.with_traceback(None)))
 
     def fail_all(self, reason: BaseException) -> None:
         """Whoever waits fails with `reason`: no result can come any more."""
-        waited, self._waited = self._waited, {}
-        for record in waited.values():
-            self._keep(record)
-            self._end(record, Failure(reason.with_traceback(None)))
+        for task_id in list(self._waited):
+            self.fail(task_id, reason)
 
     def close(self, reason: BaseException) -> None:
         """:meth:`fail_all`, and nothing is kept."""
         self.fail_all(reason)
         self._kept.clear()
+        self._ended.clear()
+        self._ended_size = 0
         self._strangers.clear()
         self._strangers_size = 0
 
@@ -260,7 +292,7 @@ class ResultTable:
         task_id = message.task_id
         record = self._ours(task_id) or self._ours(message.correlation_id)
         if record is not None:
-            self._update(record, message)
+            self._update(record, message, size)
         elif task_id in self._forgotten or message.correlation_id in self._forgotten:
             self.counts.late += 1
         else:
@@ -277,19 +309,21 @@ class ResultTable:
             record.problem = error
         self._log.debug("what is no result was dropped: {error}", error=clip(str(error)))
 
-    def _update(self, record: TaskRecord, message: TaskResult) -> None:
+    def _update(self, record: TaskRecord, message: TaskResult, size: int) -> None:
         if record.is_final:
             self.counts.duplicate += 1
             return
         record.message = message
+        record.size = size
         for listener in list(record.listeners):
             try:
                 listener(message)
             except Exception:
                 self._log.failure("on_state_change of a task failed")
         if record.is_final:
-            if self._waited.get(record.task_id) is record:
-                del self._waited[record.task_id]
+            # A listener may have done anything meanwhile.
+            if self._waited.get(record.task_id) is record or self._kept.get(record.task_id) is record:
+                del (self._waited if record.task_id in self._waited else self._kept)[record.task_id]
                 self._keep(record)
             record.listeners.clear()
             self._end(record, message)
