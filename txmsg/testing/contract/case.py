@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import SkipTest
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase
@@ -18,9 +17,10 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-__all__ = ["FEATURES", "ContractCase"]
+__all__ = ["FEATURES", "ContractCase", "needs"]
 
 E = TypeVar("E", bound=BaseException)
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: What a transport may lack:
 #: "exchanges" -- but for the default one, with the bindings of queues to them.   "exchange bindings" -- of exchanges to
@@ -29,6 +29,16 @@ E = TypeVar("E", bound=BaseException)
 FEATURES: Final = frozenset({"exchanges", "exchange bindings", "exclusive", "queue arguments", "redelivered"})
 
 _SECONDS: Final = 10.0
+
+
+def needs(*features: str) -> Callable[[F], F]:
+    """Mark a test of something that not every transport has: `features`, of :data:`FEATURES`."""
+
+    def mark(test: F) -> F:
+        test.needs = frozenset(features)  # type: ignore[attr-defined]
+        return test
+
+    return mark
 
 
 class ContractCase(_Base):
@@ -62,11 +72,12 @@ class ContractCase(_Base):
         """Return a Deferred, or another awaitable, of a connection: to the same broker each time in one test."""
         raise NotImplementedError
 
-    def need(self, *features: str) -> None:
-        """Skip the test where the transport lacks one of these."""
-        for feature in features:
-            if feature in self.lacks:
-                raise SkipTest(f"the transport has no {feature}")
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A case has no test of what its transport lacks."""
+        super().__init_subclass__(**options)
+        for name in dir(cls):
+            if name.startswith("test") and cls.lacks & getattr(getattr(cls, name), "needs", frozenset()):
+                setattr(cls, name, None)
 
     def unique(self, what: str) -> str:
         """A name nothing else has."""

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import DeferredList, ensureDeferred
 
 from txmsg.errors import AccessRefused, AlreadySettled, ConfigurationError, ConsumerCancelled, DuplicateConsumerTag
-from txmsg.testing.contract.case import ContractCase
+from txmsg.testing.contract.case import ContractCase, needs
 
 __all__ = ["ConsumingContract"]
 
@@ -146,9 +146,9 @@ class ConsumingContract(ContractCase):
         await self.until(lambda: len(order) == 51)
         self.assertLess(order.index(b"quiet"), 45)
 
+    @needs("queue arguments")
     async def test_priorities(self) -> None:
         """The highest first; above the queue's maximum is the maximum."""
-        self.need("queue arguments")
         channel = await self.channel()
         queue = await self.queue(channel, arguments={"x-max-priority": 9})
         for priority in (0, 9, 5, 200, None):
@@ -157,9 +157,9 @@ class ConsumingContract(ContractCase):
         got = [(await channel.get(queue, no_ack=True)).body for _ in range(5)]
         self.assertEqual(got, [b"9", b"200", b"5", b"0", b"0"])
 
+    @needs("exclusive")
     async def test_exclusive_consumer(self) -> None:
         """Nobody else consumes from that queue."""
-        self.need("exclusive")
         connection = await self.connect()
         channel, other = await connection.channel(), await connection.channel()
         queue = await self.queue(channel)

@@ -6,7 +6,7 @@ from typing import Any
 
 from txmsg import abc
 from txmsg.errors import EncodeError, NotFound, PublishNacked, PublishReturned
-from txmsg.testing.contract.case import ContractCase
+from txmsg.testing.contract.case import ContractCase, needs
 
 __all__ = ["PublishingContract"]
 
@@ -30,9 +30,9 @@ class PublishingContract(ContractCase):
         self.assertTrue(second.is_settled)
         self.assertIsNone(await channel.get(queue))
 
+    @needs("exchanges")
     async def test_headers_are_copied(self) -> None:
         """What a sender or a receiver changes later, nobody else sees."""
-        self.need("exchanges")
         channel = await self.channel()
         one, two = await self.queue(channel), await self.queue(channel)
         exchange = self.unique("x")
@@ -79,20 +79,20 @@ class PublishingContract(ContractCase):
         self.assertEqual((error.reply_code, error.reply_text), (312, "NO_ROUTE"))
         self.assertTrue(channel.is_open)
 
+    @needs("queue arguments")
     async def test_a_full_queue_refuses(self) -> None:
         """x-overflow reject-publish: PublishNacked."""
-        self.need("queue arguments")
         channel = await self.channel()
         arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
         queue = await self.queue(channel, b"1", arguments=arguments)
         await self.failure(channel.publish("", queue, b"2"), PublishNacked)
 
+    @needs("exchanges")
     async def test_no_such_exchange(self) -> None:
         """NotFound ends the channel, and everything on it says so; the connection goes on.
 
         On a connection that recovers the channel is open again by itself, with its consumers.
         """
-        self.need("exchanges")
         connection = await self.connect()
         channel = await connection.channel()
         queue = await self.queue(channel)

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SkipTest
 
 from txmsg import abc
 from txmsg.errors import ConnectionClosed, NotSent, PublishUnconfirmed, StaleDelivery, TxmsgError
-from txmsg.testing.contract.case import ContractCase
+from txmsg.testing.contract.case import ContractCase, needs
 
 __all__ = ["RecoveryContract"]
 
@@ -76,9 +76,9 @@ class RecoveryContract(ContractCase):
         finally:
             await channel.queue_delete(queue)
 
+    @needs("exchanges", "exclusive")
     async def test_declarations_come_back(self) -> None:
         """Queues that ended with the connection, exchanges, bindings; a name that the broker gave means the new one."""
-        self.need("exchanges", "exclusive")
         connection = await self.connect()
         channel = await connection.channel()
         queue = (await channel.queue_declare("", exclusive=True)).name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from txmsg.testing.contract.case import ContractCase
+from txmsg.testing.contract.case import ContractCase, needs
 
 __all__ = ["RoutingContract"]
 
@@ -43,9 +43,9 @@ class RoutingContract(ContractCase):
         await channel.exchange_delete(exchange)
         await connection.close()
 
+    @needs("exchanges")
     async def test_direct(self) -> None:
         """The very key; a queue that is bound twice gets it once."""
-        self.need("exchanges")
         channel = await self.channel()
         bindings = [("one", "a.b"), ("one", "a.c"), ("two", "a.b"), ("three", "a.*"), ("three", "#")]
         exchange, queues = await self.bound(channel, "direct", bindings)
@@ -53,16 +53,16 @@ class RoutingContract(ContractCase):
             with self.subTest(key=key):
                 self.assertEqual(await self.routed(channel, exchange, key, queues), expected)
 
+    @needs("exchanges")
     async def test_fanout(self) -> None:
         """All of them, whatever the key."""
-        self.need("exchanges")
         channel = await self.channel()
         exchange, queues = await self.bound(channel, "fanout", [("one", "a"), ("one", "b"), ("two", "")])
         self.assertEqual(await self.routed(channel, exchange, "zzz", queues), ["one", "two"])
 
+    @needs("exchanges")
     async def test_topic(self) -> None:
         """`*` is one word, `#` any number of them; all else is itself, whatever it means in other patterns."""
-        self.need("exchanges")
         channel = await self.channel()
         patterns = ["*.stock.#", "*.stock", "#", "a.#", "#.a.#", "*", "a.(b|c)", "a.b+", "a.[bc]", "a.?", "a.*.c"]
         exchange, queues = await self.bound(channel, "topic", [(pattern, pattern) for pattern in patterns])
@@ -84,9 +84,9 @@ class RoutingContract(ContractCase):
             with self.subTest(key=key):
                 self.assertEqual(await self.routed(channel, exchange, key, queues), sorted(expected))
 
+    @needs("exchanges")
     async def test_headers(self) -> None:
         """All of them, or any; "x-" ones do not count; one without a value asks for its presence."""
-        self.need("exchanges")
         channel = await self.channel()
         exchange, queues = await self.bound(
             channel,
@@ -115,9 +115,9 @@ class RoutingContract(ContractCase):
         self.assertEqual(await self.routed(channel, "", queues["one"], queues), ["one"])
         self.assertEqual(await self.routed(channel, "", "nobody." + queues["one"], queues), [])
 
+    @needs("exchanges", "exchange bindings")
     async def test_exchanges_bound_to_exchanges(self) -> None:
         """A message that takes two ways to a queue is there once; circles do no harm."""
-        self.need("exchanges", "exchange bindings")
         channel = await self.channel()
         outer, queues = await self.bound(channel, "fanout", [("one", "")])
         inner, more = await self.bound(channel, "fanout", [("two", "")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from txmsg.errors import AlreadySettled, StaleDelivery
-from txmsg.testing.contract.case import ContractCase
+from txmsg.testing.contract.case import ContractCase, needs
 
 __all__ = ["SettlingContract"]
 
@@ -64,9 +64,9 @@ class SettlingContract(ContractCase):
         self.assertEqual((await channel.get(one)).body, b"3")
         self.assertIsNone(await channel.get(two))
 
+    @needs("exchanges")
     async def test_it_comes_back_as_it_was(self) -> None:
         """To the queue it came from and to no other, with all its properties; redelivered, where that is known."""
-        self.need("exchanges")
         connection = await self.connect()
         channel, other = await connection.channel(), await connection.channel()
         one, two = await self.queue(other), await self.queue(other)
@@ -85,9 +85,9 @@ class SettlingContract(ContractCase):
         for queue in (one, two):
             self.assertIsNone(await other.get(queue))
 
+    @needs("queue arguments")
     async def test_dead_letters(self) -> None:
         """What is refused without requeue, or outlives its time, goes to the dead-letter exchange, and says so."""
-        self.need("queue arguments")
         channel = await self.channel()
         dead = await self.queue(channel)
         arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}

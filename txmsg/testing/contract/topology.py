@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from txmsg.errors import AccessRefused, ChannelClosed, NotFound, PreconditionFailed, ResourceLocked
-from txmsg.testing.contract.case import ContractCase
+from txmsg.testing.contract.case import ContractCase, needs
 
 __all__ = ["TopologyContract"]
 
@@ -13,9 +13,9 @@ __all__ = ["TopologyContract"]
 class TopologyContract(ContractCase):
     """Exchanges and queues: the same answers as a broker's."""
 
+    @needs("exchanges", "exchange bindings")
     async def test_exchanges(self) -> None:
         """Declared, bound to each other, unbound, deleted; all four types route."""
-        self.need("exchanges", "exchange bindings")
         channel = await self.channel()
         queue = await self.queue(channel)
         inner = self.unique("inner")
@@ -34,9 +34,9 @@ class TopologyContract(ContractCase):
                 await channel.exchange_delete(outer)
                 await channel.exchange_delete(outer)
 
+    @needs("exchanges")
     async def test_queues(self) -> None:
         """Declared by name or without, looked at, bound, unbound, purged, deleted."""
-        self.need("exchanges")
         channel = await self.channel()
         named = await channel.queue_declare("")
         self.assertTrue(named.name.startswith("amq.gen-"))
@@ -51,9 +51,9 @@ class TopologyContract(ContractCase):
         self.assertEqual(await channel.queue_delete(named.name), 1)
         self.assertEqual(await channel.queue_delete(named.name), 0)
 
+    @needs("exchanges", "exclusive", "queue arguments")
     async def test_refusals(self) -> None:
         """The same error, with the broker's words, for the same mistake."""
-        self.need("exchanges", "exclusive", "queue arguments")
         owner = await self.channel()
         exclusive = (await owner.queue_declare("", exclusive=True)).name
         queue = await self.queue(owner, arguments={"x-max-length": 5})
@@ -80,9 +80,9 @@ class TopologyContract(ContractCase):
                 self.assertIn(text, error.reply_text)
                 self.assertEqual(error.initiator, "server")
 
+    @needs("exclusive")
     async def test_exclusive_queues_end_with_the_connection(self) -> None:
         """And with nothing else."""
-        self.need("exclusive")
         connection = await self.connect()
         other = await self.channel()
         first = await connection.channel()
@@ -93,9 +93,9 @@ class TopologyContract(ContractCase):
         await connection.close()
         await self.failure(other.queue_declare(name, passive=True), NotFound)
 
+    @needs("exchanges")
     async def test_what_makes_exchanges_the_same(self) -> None:
         """Type, durability, auto-delete, internal and arguments; the same again is fine, anything else is refused."""
-        self.need("exchanges")
         connection = await self.connect()
         channel = await connection.channel()
         exchange, other = self.unique("x"), self.unique("other")
@@ -120,9 +120,9 @@ class TopologyContract(ContractCase):
         await channel.exchange_delete(other)
         await self.failure(channel.exchange_declare(exchange, passive=True), NotFound)
 
+    @needs("exchanges")
     async def test_reserved_names(self) -> None:
         """The exchanges of a broker are there, and `amq.` is its own."""
-        self.need("exchanges")
         connection = await self.connect()
         for exchange, kind in (("amq.direct", "direct"), ("amq.fanout", "fanout"), ("amq.topic", "topic")):
             channel = await connection.channel()
@@ -138,9 +138,9 @@ class TopologyContract(ContractCase):
                 await self.failure(getattr(channel, call)(*arguments), AccessRefused)
                 await channel.close()
 
+    @needs("exchanges")
     async def test_auto_delete(self) -> None:
         """A queue goes with its last consumer, and not before it has had one; an exchange with its last binding."""
-        self.need("exchanges")
         connection = await self.connect()
         channel, other = await connection.channel(), await connection.channel()
         queue, exchange = await self.queue(channel, b"x"), self.unique("x")
