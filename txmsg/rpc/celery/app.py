@@ -317,7 +317,7 @@ class CeleryApp:
         self._check_open()
         given = signature.options
         if given.get("delivery_mode", 2) not in (1, 2, "transient", "persistent"):
-            raise ConfigurationError("delivery_mode is 2, 1, \"persistent\" or \"transient\"")
+            raise ConfigurationError('delivery_mode is 2, 1, "persistent" or "transient"')
         backend = self.backend
         is_ours = signature.reply_to in (None, backend.reply_to)
         message = task_from_signature(
