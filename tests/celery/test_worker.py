@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from tests.celery.client_process import ClientError, ClientProcess
 from tests.conformance.messaging.base import MessagingCase, OverRabbitMQ, reactor
 from txmsg.messaging import Connection
+from txmsg.rpc.celery import build_task
 from txmsg.rpc.celery.worker import CeleryWorker, Ignore, Tasks
 from txmsg.testing.disruption import DisruptionProxy
 from txmsg.testing.process import BrokerProcess
@@ -404,6 +405,21 @@ class WorkerCases(WorkerCase):
         await self.until(lambda: not worker.executions_running)
         self.assertEqual((worker.counts.bad, worker.counts.unanswered), (4, 0))
         await self.until_depth(self.queue, 0)
+
+    async def test_direct_replies_that_are_made_up(self) -> None:
+        """C6.1: RabbitMQ 3.10 closes the connection for some of them; the results of others are not lost with it."""
+        worker = await self.work()
+        channel = await self.connection().channel()
+        tokens = f"{'A' * 22}.{'A' * 22}"  # the embedded broker's: these RabbitMQ cannot decode, either
+        for rest in ("..", "garbage", "AAAA.BBBB", tokens):
+            message = build_task("add", [1, 1], reply_to=f"amq.rabbitmq.reply-to.{rest}")
+            await channel.publish("", self.queue, message.body, message.properties)
+        got = await self.client(
+            "return [each.get(timeout=10) for each in [tasks['add'].delay(1, 1) for _ in range(9)]]"
+        )
+        self.assertEqual(got, [2] * 9)
+        await self.until(lambda: worker.counts.succeeded == 13 and not worker.executions_running)
+        self.assertIn(worker.counts.unanswered, (3, 4))
 
     async def test_a_blocking_task(self) -> None:
         """In a thread, with progress from there."""

@@ -364,7 +364,8 @@ class CeleryWorker(Service):
         for execution in held:
             self._unhold(execution)
         if waiting:
-            self.executions_waiting = deque(each for each in self.executions_waiting if each not in waiting)
+            revoked = set(waiting)
+            self.executions_waiting = deque(each for each in self.executions_waiting if each not in revoked)
         for execution in held + waiting:
             if execution.is_stale:
                 self.counts.stale += 1
