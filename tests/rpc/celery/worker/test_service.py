@@ -14,8 +14,10 @@ from zope.interface.verify import verifyObject
 from tests.cases import ReactorTestCase
 from tests.rpc.celery.worker.worker_case import START, WorkerCase
 from txmsg.errors import ConfigurationError, PreconditionFailed
-from txmsg.messaging import Queue
+from txmsg.messaging import Consumer, Queue
 from txmsg.rpc.celery.worker import CeleryWorker, Tasks
+from txmsg.rpc.celery.worker.intake import Intake
+from txmsg.rpc.celery.worker.outgoing import celery_queue
 
 reactor: Any = installed_reactor
 
@@ -292,6 +294,29 @@ class StoppingTests(WorkerCase):
         self.successResultOf(stopping)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_a_stop_while_it_begins_to_consume(self) -> None:
+        """What was under way does not take messages after the stop."""
+        came: list[Any] = []
+        intake = Intake(
+            self.connect(), celery_queue("other"), 10, lambda message, _: came.append(message), lambda *_: None
+        )
+        gate: Deferred[None] = Deferred()
+        consume = Consumer.consume
+
+        async def later(consumer: Consumer) -> None:
+            await gate
+            await consume(consumer)
+
+        self.patch(Consumer, "consume", lambda consumer: Deferred.fromCoroutine(later(consumer)))
+        starting = intake.start()
+        self.done(intake.stop())
+        gate.callback(None)
+        self.done(starting)
+        self.assertFalse(intake.is_consuming)
+        self.call("slow", queue="other")
+        self.assertEqual((came, self.depth("other")), ([], (1, 0)))
+        self.done(intake.close())
+
 
 class OutageTests(ReactorTestCase):
     """R30: a stop while there is no broker."""
@@ -320,6 +345,8 @@ class SettingTests(WorkerCase):
             {"queues": []},
             {"reply_prefixes": [""]},
             {"retry_policy": {"odd": 1}},
+            {"drain_timeout": -1},
+            {"close_timeout": None},
         ]
         for options in bad:
             with self.assertRaises(ConfigurationError):

@@ -81,6 +81,9 @@ class Intake:
         self._channel = Channel(self.connection)
         consumer = self._make(self.prefetch_count)
         await consumer.consume()
+        if self._is_stopped:  # meanwhile
+            await consumer.cancel()
+            return
         self._consumer = consumer
         consumer.when_ended().addCallback(self._ended, consumer)
         self._adjust()

@@ -92,6 +92,9 @@ class CeleryWorker(Service):
     ) -> None:
         if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
             raise ConfigurationError(f"concurrency is an int from 1, not {concurrency!r}")
+        for seconds in (drain_timeout, close_timeout):
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= 1e9:
+                raise ConfigurationError(f"the timeouts of a worker are seconds from 0, not {seconds!r}")
         serializers.accept(accept)
         self._owns_connection = isinstance(connection, str)
         self.connection = Connection(connection) if isinstance(connection, str) else connection
