@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import fail
+
 from tests.messaging.over_memory import MemoryCase
-from txmsg.errors import BacklogLimitExceeded, ConfigurationError, ConnectionClosed, RemoteError, RPCTimeout
-from txmsg.messaging import Exchange, Queue
+from txmsg.errors import BacklogLimitExceeded, ConfigurationError, ConnectionClosed, NotFound, RemoteError, RPCTimeout
+from txmsg.messaging import Exchange, Producer, Queue
 from txmsg.rpc.celery.results import AMQPBackend, AsyncResult, amqp_backend
 
 
@@ -152,3 +154,18 @@ class AMQPBackendTests(MemoryCase):
         self.turn(1)
         self.failureResultOf(waiting, ConnectionClosed)
         self.failureResultOf(self.client.poll(5), ConfigurationError)  # type: ignore[arg-type]
+
+    def test_a_queue_that_goes_while_it_is_declared(self) -> None:
+        """celery B-07: its last consumer leaves between the declaration and the binding: it is declared again."""
+        failures = [NotFound("no queue", 404)] * 2
+        publish = Producer.publish
+
+        def unlucky(producer: Producer, *args: Any, **kwargs: Any) -> Any:
+            return fail(failures.pop()) if failures else publish(producer, *args, **kwargs)
+
+        self.patch(Producer, "publish", unlucky)
+        self.store("t", 1)
+        self.assertEqual(self.done(self.client.wait_for("t")).value, 1)
+        failures = [NotFound("no queue", 404)] * 3
+        self.assertIsNone(self.done(self.worker.store_result("t", 1, "SUCCESS")))
+        self.assertEqual(self.worker.unsendable, 1)

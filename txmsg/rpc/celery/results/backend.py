@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmsg.errors import ConfigurationError, TxmsgError, clip
+from txmsg.errors import ConfigurationError, NotFound, TxmsgError, clip
 from txmsg.errors.celery import NotSupportedByBackend
 from txmsg.messaging import Accept, Channel, Connection, Producer, RetryIntervals, serializers
 from txmsg.rpc.celery.failures import ExceptionClasses
-from txmsg.rpc.celery.result_message import TaskResult, UnreadableResult, build_result, parse_result
+from txmsg.rpc.celery.result_message import ResultMessage, TaskResult, UnreadableResult, build_result, parse_result
 from txmsg.rpc.celery.results.arriving import ResultIterator
 from txmsg.rpc.celery.results.table import ResultTable, StateListener, TaskRecord, check_limits
 
@@ -177,14 +177,7 @@ class ResultBackend:
             serializer=self.serializer,
         )
         try:
-            await self._producer().publish(
-                message.body,
-                routing_key=routing_key,
-                **{**message.properties, "message_id": None},
-                retry=True,
-                retry_policy=self.retry_policy,
-                **self._publish_options(task_id),
-            )
+            await self._publish(message, routing_key, task_id)
         except TxmsgError as error:
             self.unsendable += 1
             _log.error(
@@ -195,6 +188,24 @@ class ResultBackend:
             )
             return None
         return message.state
+
+    async def _publish(self, message: ResultMessage, routing_key: str, task_id: str) -> None:
+        for is_last in (False, False, True):
+            try:
+                await self._producer().publish(
+                    message.body,
+                    routing_key=routing_key,
+                    **{**message.properties, "message_id": None},
+                    retry=True,
+                    retry_policy=self.retry_policy,
+                    **self._publish_options(task_id),
+                )
+            except NotFound:
+                # A queue that deletes itself has gone between its declaration and its binding, with its last consumer.
+                if is_last:
+                    raise
+            else:
+                return
 
     # -- the client's side ---------------------------------------------------------------------------
 
