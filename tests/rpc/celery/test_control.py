@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from tests.messaging.over_memory import MemoryCase
-from txmsg.errors import ConfigurationError
+from txmsg.errors import ConfigurationError, NotSent, OperationTimeout
 from txmsg.messaging.pidbox import Mailbox
 from txmsg.rpc.celery.control import Control
 
@@ -67,3 +70,25 @@ class ControlTests(MemoryCase):
         for wrong in ([""], [5]):
             self.failureResultOf(self.control.cast("x", destination=wrong), ConfigurationError)  # type: ignore[arg-type]
             self.failureResultOf(self.control.ask("x", destination=wrong), ConfigurationError)  # type: ignore[arg-type]
+
+    def test_no_answer_and_no_connection(self) -> None:
+        """R27: asking has an end also while nothing can be sent."""
+        self.patch(self.control.mailbox, "multi_call", lambda *args, **kwargs: Deferred())
+        asked = self.control.ask("ping", timeout=2)
+        self.turn(31)
+        self.assertNoResult(asked)
+        self.turn(1)
+        self.failureResultOf(asked, OperationTimeout)
+
+    def test_closed_while_a_question_leaves(self) -> None:
+        """R28: it fails once, and nothing is left that nobody reads."""
+        leaving: list[Deferred[None]] = [Deferred()]
+        self.patch(self.control.mailbox, "_publish", lambda *args: leaving[0])
+        asked = self.control.ask("ping")
+        self.turn()
+        self.done(self.control.close())
+        leaving[0].errback(NotSent("closed"))
+        self.failureResultOf(asked, NotSent)
+        del asked, leaving[:]
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])

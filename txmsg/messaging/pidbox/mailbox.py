@@ -279,6 +279,10 @@ class Mailbox:
         try:
             await self._publish(request, timeout)
             return await waiting.wait(timeout, self.reactor)
+        except BaseException:
+            # Closed before it was sent: what is raised says so, and nobody reads the other.
+            waiting.done.addErrback(lambda failure: None)
+            raise
         finally:
             waiting.end()
 

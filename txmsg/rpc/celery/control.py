@@ -24,7 +24,7 @@ class Control:
     """Tells all workers of an application something, or those that are named.
 
     connection: Connection.   namespace: str -- "celery"; workers with `control_exchange` have another.
-    timeout: float -- seconds that sending a command has; OperationTimeout after that.
+    timeout: float -- seconds that sending a command has, beside those for its answers; OperationTimeout after that.
     """
 
     def __init__(self, connection: Connection, namespace: str = "celery", timeout: float = 30.0) -> None:
@@ -91,7 +91,9 @@ class Control:
             except ConfigurationError as error:
                 return fail(error)
             asked = self.mailbox.call(names, command, arguments, timeout=timeout, limit=limit)
-        return asked.addCallback(_by_name)
+        limited = self.timeout + (timeout if isinstance(timeout, int | float) else 0.0)
+        what = f"the command {command!r} was not answered"
+        return within(limited, asked, self.mailbox.reactor, what).addCallback(_by_name)
 
     def close(self) -> Deferred[None]:
         """Give up its channel; the connection stays open."""
