@@ -69,6 +69,14 @@ class RequestTests(SynchronousTestCase):
     def test_what_cannot_be_sent(self) -> None:
         """EncodeError."""
         self.assertRaises(EncodeError, encode_request, "add", (object(),), {}, None, "json")
+        for method, args, kwargs in [(5, (), {}), ("", (), {}), ("add", "12", {}), ("add", None, {}), ("add", (), [1])]:
+            self.assertRaises(EncodeError, encode_request, method, args, kwargs, None, "json")
+
+    def test_a_deadline_beyond_floats(self) -> None:
+        """It is a number, and later than now."""
+        deadline = read_request({"method": "add", "deadline": 10**400}).deadline
+        assert deadline is not None
+        self.assertGreater(deadline, 1e300)
 
 
 class ReplyTests(SynchronousTestCase):
@@ -125,6 +133,7 @@ class ReplyTests(SynchronousTestCase):
 
         self.assertEqual(reply(encode_error(BrokenError(), "json").body)[1].exc_type, "BrokenError")
         self.assertLess(len(encode_error(ValueError("x" * 10**6), "json").body), 50_000)
+        self.assertLess(len(encode_error(ValueError(*range(10**5)), "json").body), 50_000)
         self.assertEqual(reply(encode_error(ValueError("\udc80"), "json").body)[1].message, "\udc80")
 
     def test_what_is_no_reply(self) -> None:

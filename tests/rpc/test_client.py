@@ -139,11 +139,13 @@ class OutcomeTests(ClientCase):
         self.failureResultOf(self.call(object()), EncodeError)
         self.failureResultOf(self.call(timeout=0), ConfigurationError)
         self.failureResultOf(self.client.request("x" * 300, "add"), EncodeError)
+        self.failureResultOf(self.call(timeout=10**400), ConfigurationError)
+        self.failureResultOf(self.call(on_progress=5), ConfigurationError)
         self.assertEqual((self.client.pending, self.requests), (0, []))
 
     def test_settings(self) -> None:
         """What is wrong is refused at once."""
-        for settings in ({"reply": "none"}, {"timeout": 0}, {"timeout": None}, {"max_in_flight": 0}):
+        for settings in ({"reply": "none"}, {"timeout": 0}, {"timeout": None}, {"timeout": 1e10}, {"max_in_flight": 0}):
             self.assertRaises(ConfigurationError, self.make, **settings)
         self.assertRaises(SerializerNotInstalled, self.make, serializer="jsom")
 
@@ -344,6 +346,59 @@ class OpeningTests(ClientCase):
             self.failureResultOf(call, ConnectionForced)
         self.answer(self.requests[-1], {"result": "by the next"})
         self.assertEqual(self.successResultOf(calls[2]), "by the next")
+
+    def never_ready(self, **settings: Any) -> tuple[RPCClient, Deferred[Any]]:
+        """A client, and what its channel waits for."""
+        client, ready = self.make(**settings), Deferred[Any]()
+        original = client.connection.transport_connection
+        self.patch(client.connection, "transport_connection", lambda: ready.addCallback(lambda _: original()))
+        return client, ready
+
+    def test_one_who_waits_ends_the_waiting_of_another(self) -> None:
+        """Which is as if the other had done so himself."""
+        client, ready = self.never_ready()
+        one, two, three = client.open(), client.open(), client.open()
+        one.addCallback(lambda _: two.cancel())
+        ready.callback(None)
+        self.turn()
+        self.successResultOf(one)
+        self.failureResultOf(two, CancelledError)
+        self.successResultOf(three)
+
+    def test_close_before_it_is_open(self) -> None:
+        """R28: nobody waits for the channel any more, neither callers nor the client."""
+        client, ready = self.never_ready()
+        opening, call = client.open(), client.call("server", "add")
+        self.done(client.close())
+        self.failureResultOf(opening, ConnectionClosed)
+        self.failureResultOf(call, ConnectionClosed)
+        self.assertTrue(ready.called)
+        self.assertIsNone(client._opening)
+
+    def test_close_twice(self) -> None:
+        """R29: both fire when it is over."""
+        self.done(self.client.open())
+        closed: Deferred[None] = Deferred()
+        self.patch(reply_channel.ReplyChannel, "close", lambda channel: closed)
+        one, two = self.client.close(), self.client.close()
+        self.assertNoResult(one)
+        self.assertNoResult(two)
+        closed.callback(None)
+        self.successResultOf(one)
+        self.successResultOf(two)
+        self.successResultOf(self.client.close())
+
+    def test_a_context_that_cannot_be_entered(self) -> None:
+        """It leaves no connection behind."""
+        client = self.make(reply="direct")
+        self.patch(reply_channel, "DIRECT_REPLY_TO", "what the broker does not know")
+
+        async def run() -> None:
+            async with client:
+                raise AssertionError("entered")
+
+        self.failureResultOf(Deferred.fromCoroutine(run()), NotFound)
+        self.assertIn("closed", repr(client))
 
     def test_timeout_before_it_is_open(self) -> None:
         """R27: the time counts from the call; what has timed out is not sent."""

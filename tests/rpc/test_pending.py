@@ -200,6 +200,22 @@ class BoundTests(PendingCase):
         self.clock.advance(2.0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_time_limits_that_are_all_different(self) -> None:
+        """What was left until some moment: ended calls leave no timers, however long they could have taken."""
+        for n in range(1000):
+            self.table.succeed(self.table.add(1000.0 + n), None)
+        self.assertLess(len(self.clock.getDelayedCalls()), 20)
+        last = self.table.add(5000.0)
+        self.clock.advance(5000.0)
+        self.failureResultOf(last.deferred, RPCTimeout)
+        self.clock.advance(5000.0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_time_limit(self) -> None:
+        """Not even by an int that no float can be, and that has no text."""
+        for wrong in (float("inf"), 2.0**31 + 1, 10**400, 10**5000):
+            self.assertRaises(ConfigurationError, self.table.add, wrong)
+
     def test_nothing_grows(self) -> None:
         """peers 27, 57: the memory after many calls is that after a few thousand."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
 from tests.messaging.over_memory import MemoryCase
-from txmsg.errors import ConfigurationError, ConnectionLost, NoResponder, PreconditionFailed, RemoteError
-from txmsg.messaging import Queue
-from txmsg.rpc import IncomingCall, RPCClient, RPCServer, ServerCounts
+from txmsg.errors import ConfigurationError, ConnectionLost, RemoteError
+from txmsg.rpc import IncomingCall, RPCClient, RPCServer, replies
+from txmsg.rpc.reply_channel import open_plain_channel
 
 NOW = 1_000_000.0
 
@@ -230,6 +229,49 @@ class RefusingTests(ServerCase):
         )
         self.assertEqual((self.server.counts.undecodable, self.depth("math")), (4, (0, 0)))
 
+    def test_nothing_stays(self) -> None:
+        """A request that nobody can read, or whose error nobody can, takes no place for ever."""
+
+        class BrokenError(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no text")
+
+        def broken() -> None:
+            raise BrokenError
+
+        async def broken_later() -> None:
+            raise BrokenError
+
+        def leave() -> None:
+            raise SystemExit(1)
+
+        for function in (broken, broken_later, leave):
+            self.server.register(function)
+            self.request({"method": function.__name__})
+        self.request({"method": "add", "args": [1, 2]}, headers={"compression": "bzip2"})
+        self.request(b'{"method": "add", "args": [1, 2], "deadline": ' + b"9" * 400 + b"}")
+        self.assertEqual(
+            [answer.get("error", {}).get("exc_type") for answer in self.answers()],
+            ["BrokenError", "BrokenError", "SystemExit", "ContentDisallowed", None],
+        )
+        self.assertEqual(self.depth("math"), (0, 0))
+
+    def test_a_defect_of_ours(self) -> None:
+        """It is logged, and costs one request."""
+
+        def defect(*args: Any) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.server, "_run", defect)
+        self.request({"method": "add"})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.depth("math"), (0, 0))
+
+    def test_a_reply_is_in_what_is_accepted(self) -> None:
+        """Not in whatever a caller names."""
+        self.request(b"\x80", content_type="application/x-msgpack")
+        self.assertEqual(self.replies[0].properties["content_type"], "application/json")
+
 
 class LimitTests(ServerCase):
     """Concurrency, and when a request is settled."""
@@ -299,6 +341,61 @@ class LimitTests(ServerCase):
         self.turn()
         self.assertEqual(self.answers(), [{"result": 1}])
 
+    def test_what_waited_and_was_lost_is_not_kept(self) -> None:
+        """R24: however often the connection is lost while nothing ends."""
+        self.done(self.server.stop())
+        self.server = self.serve(concurrency=2, prefetch_count=6)
+        for n in range(6):
+            self.request({"method": "wait", "args": [n]})
+        for _ in range(10):
+            self.cut()
+            self.turn(5)
+        self.assertGreater(self.server.counts.received, 50)
+        self.assertLess(len(self.server._waiting), 20)
+
+    def test_settled_behind_its_reply(self) -> None:
+        """As long as the reply has not left, another server can still give it."""
+        left: Deferred[None] = Deferred()
+        self.patch(self.server._replies._channel, "publish", lambda *args: left)
+        self.request({"method": "add", "args": [1, 2]})
+        self.assertEqual(self.depth("math"), (0, 1))
+        left.callback(None)
+        self.turn()
+        self.assertEqual(self.depth("math"), (0, 0))
+
+    def test_what_comes_again_is_settled_ahead_of_its_reply(self) -> None:
+        """C6.1: RabbitMQ ends the connection of whoever writes to a forged address; not of each server in turn."""
+        depths: list[tuple[int, int]] = []
+        original = open_plain_channel
+
+        def open_channel(*args: Any) -> Deferred[Any]:
+            return original(*args).addCallback(watched)
+
+        def watched(channel: Any) -> Any:
+            publish = channel.publish
+
+            def published(*args: Any) -> Any:
+                depths.append(self.depth("math"))
+                return publish(*args)
+
+            channel.publish = published
+            return channel
+
+        self.patch(replies, "open_plain_channel", open_channel)
+        for method in ("add", "steps", "{"):
+            self.done(self.server.stop())
+            self.request({"method": method, "args": [1, 2]} if method != "{" else b"{")
+            other = self.connect()
+            taken: Any = self.done(other.channel()).transport_channel
+            self.done(taken.get("math"))
+            self.done(other.close())
+            self.server = self.serve()
+            self.turn()
+            self.assertEqual(self.depth("math"), (0, 0))
+            self.done(self.server.stop())
+        self.assertEqual([list(answer) for answer in self.answers()], [["result"], ["error"], ["error"]])
+        self.assertEqual(depths, [(0, 0)] * 3)
+
     def test_a_reply_after_a_loss(self) -> None:
         """The caller's connection lives: it gets its reply when the server is back."""
         server = self.server
@@ -309,101 +406,3 @@ class LimitTests(ServerCase):
         self.turn(5)
         self.assertEqual(self.answers(), [{"result": "late"}])
         self.assertEqual(server.counts.unsent, 0)
-
-
-class LifeTests(ServerCase):
-    """Starting, stopping, and R30."""
-
-    def test_drain(self) -> None:
-        """R30: no more requests; what runs ends and is answered; what was not begun goes back."""
-        self.done(self.server.stop())
-        self.server = self.serve(concurrency=1, prefetch_count=10)
-        for n in range(3):
-            self.request({"method": "wait", "args": [n]})
-        stopping = self.server.stop()
-        self.turn()
-        self.assertNoResult(stopping)
-        self.request({"method": "add", "args": [1, 2]})
-        self.assertEqual(self.depth("math"), (3, 1))
-        self.waiting[0].callback("first")
-        self.done(stopping)
-        self.assertEqual(self.answers(), [{"result": "first"}])
-        self.assertEqual(self.depth("math"), (3, 0))
-        self.assertEqual(self.server.counts.given_back, 2)
-        self.assertEqual(self.begun, [0])
-
-    def test_drain_is_bounded(self) -> None:
-        """R30: what has not ended in time is cancelled, and given back."""
-        cancelled: list[Any] = []
-        self.server.register(lambda: Deferred(cancelled.append), "stuck")
-        self.request({"method": "stuck"})
-        stopping = self.server.stop()
-        self.turn(9.9)
-        self.assertNoResult(stopping)
-        self.turn(0.2)
-        self.done(stopping)
-        self.assertEqual(len(cancelled), 1)
-        self.assertEqual((self.answers(), self.depth("math")), ([], (1, 0)))
-        self.assertEqual(self.server.counts.given_back, 1)
-        self.done(self.server.stop())
-
-    def test_cut_short(self) -> None:
-        """R30: a second signal: nothing is waited for any more."""
-        self.request({"method": "wait"})
-        self.server.stop_now()
-        stopping = self.server.stop()
-        self.turn()
-        self.assertNoResult(stopping)
-        self.server.stop_now()
-        self.done(stopping)
-        self.assertEqual((self.server.unfinished, self.depth("math")), (1, (1, 0)))
-
-    def test_as_a_service(self) -> None:
-        """IService: with a parent; and again."""
-        self.done(self.server.stop())
-        parent = MultiService()
-        self.server.setServiceParent(parent)
-        for _ in range(2):
-            parent.startService()
-            self.turn()
-            self.assertTrue(self.server.is_consuming)
-            self.assertEqual(self.successResultOf(self.call("add", 1, 2)), 3)
-            self.done(parent.stopService())
-            self.assertFalse(self.server.is_consuming)
-
-    def test_a_queue_that_is_another(self) -> None:
-        """start() fails with what the broker says; a service logs it."""
-        self.done(self.channel.queue_declare("other", durable=False))
-        server = RPCServer(self.connect(), "other")
-        starting = server.start()
-        self.turn()
-        self.failureResultOf(starting, PreconditionFailed)
-        server.startService()
-        self.turn()
-        self.assertEqual(len(self.flushLoggedErrors(PreconditionFailed)), 1)
-        self.done(server.stop())
-
-    def test_the_queue_is_deleted(self) -> None:
-        """By an operator: it is declared, and consumed, again."""
-        self.done(self.channel.queue_delete("math"))
-        self.turn()
-        self.turn(120)
-        self.assertEqual(self.successResultOf(self.call("add", 1, 2)), 3)
-
-    def test_goes_with_its_last_server(self) -> None:
-        """A queue that is auto_delete: callers are told that nobody answers."""
-        server = self.serve(Queue("short", durable=False, auto_delete=True))
-        self.done(server.stop())
-        calling = self.client.call("short", "add", 1, 2)
-        self.turn()
-        self.failureResultOf(calling, NoResponder)
-
-    def test_a_url(self) -> None:
-        """The connection is the server's own, and closed with it."""
-        server = RPCServer(self.url, "own")
-        server.connection._reactor = self.clock
-        self.done(server.start())
-        self.assertIn("consuming", repr(server))
-        self.done(server.stop())
-        self.assertFalse(server.connection.connected)
-        self.assertEqual(server.counts, ServerCounts())

@@ -246,6 +246,11 @@ class WireProtocol(Protocol):
         if not transport.disconnecting and not transport.dataBuffer:
             transport.doWrite()
 
+    @property
+    def written_ahead(self) -> int:
+        """Octets that were written since the transport has said that its buffer is full."""
+        return self._written_ahead
+
     def _update_gate(self) -> None:
         self.can_publish = self._is_writable
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -55,6 +56,7 @@ class ReplySender:
         self._opening: Deferred[None] | None = None
         self._waiting: deque[tuple[str, dict[str, Any], bytes, ServerCounts, Deferred[None]]] = deque()
         self._waiting_octets = 0
+        self._turn: IDelayedCall | None = None
         self._is_closed = False
 
     def may_reply_to(self, name: str) -> bool:
@@ -62,17 +64,19 @@ class ReplySender:
         return name.startswith(self.prefixes)
 
     def send(
-        self, reply_to: str, correlation_id: str | None, encoded: Encoded, counts: ServerCounts
+        self, reply_to: str, correlation_id: str | None, encoded: Encoded, counts: ServerCounts, behind: bool = False
     ) -> Deferred[None] | None:
         """Send one reply; what cannot be sent is counted.
 
+        behind: bool -- at the end of the turn, behind the acks that were given in it.
         None: it has left, or never will; a Deferred fires then.
         """
         properties = {"content_type": encoded.content_type, "content_encoding": encoded.content_encoding}
         if correlation_id is not None:
             properties["correlation_id"] = correlation_id
         channel = self._channel
-        if channel is not None and channel.is_open:
+        is_open = channel is not None and channel.is_open
+        if is_open and not behind and not self._waiting:
             sent: Deferred[None] = channel.publish("", reply_to, encoded.body, properties).addErrback(_unsent, counts)
             return None if sent.called and not sent.paused else sent
         octets = len(encoded.body)
@@ -86,8 +90,18 @@ class ReplySender:
         waits: Deferred[None] = Deferred()
         self._waiting.append((reply_to, properties, encoded.body, counts, waits))
         self._waiting_octets += octets
-        self._open_soon()
+        if not is_open:
+            self._open_soon()
+        elif self._turn is None:
+            self._turn = self.connection.reactor.callLater(0, self._turn_over)
         return waits
+
+    def _turn_over(self) -> None:
+        self._turn = None
+        if self._is_closed or (self._channel is not None and self._channel.is_open):
+            self._open_over(None)
+        else:
+            self._open_soon()
 
     def open(self) -> Deferred[None]:
         """Open the channel, so that the first reply need not wait."""
@@ -129,6 +143,9 @@ class ReplySender:
         self._is_closed = True
         if self._opening is not None:
             self._opening.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn_over()
         channel, self._channel = self._channel, None
         if channel is None or not channel.is_open:
             return succeed(None)

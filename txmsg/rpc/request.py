@@ -45,11 +45,13 @@ class IncomingCall:
     method: str, args: list, kwargs: dict.   deadline: float | None -- seconds since 1970.
     reply_to: str | None -- where the reply goes; None: the caller wants none.   correlation_id: str | None.
     is_over: bool -- whether it has been answered.
+    comes_no_more: bool -- whether it is settled, so that no other server will run it.
     """
 
     __slots__ = (
         "_server",
         "args",
+        "comes_no_more",
         "correlation_id",
         "deadline",
         "is_over",
@@ -69,7 +71,7 @@ class IncomingCall:
         self.args: list[Any] = []
         self.kwargs: dict[str, Any] = {}
         self.deadline: float | None = None
-        self.is_over = False
+        self.is_over = self.comes_no_more = False
         self.serializer = serializer_of(message)
 
     def read(self) -> None:

@@ -1,9 +1,9 @@
 """RPCServer: functions that other processes call over a queue.
 
 A request is acknowledged when its reply has been written (`acks_late`), so that one whose server dies is run by
-another.  Invariants: only registered functions are called; not more than `concurrency` of them wait at a time; a
-request whose deadline has passed is not run; replies go to reply addresses only, never to a queue that a caller names
-(reliability.md C6.1); whatever a function raises is data in its reply.
+another; one that comes again is settled right before its reply.  Invariants: only registered functions are called; not
+more than `concurrency` of them wait at a time; a request whose deadline has passed is not run; replies go to reply
+addresses only, never to a queue that a caller names (reliability.md C6.1); what a function raises is data in its reply.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ class RPCServer(Service):
             _log.warn("a request cannot be read: {error}", error=clip(str(error)))
             if self._accept is not None and serializers.name_to_type.get(call.serializer) not in self._accept:
                 call.serializer = "json"
-            _settle_behind(self._reply(call, encode_error(error, call.serializer)), message.reject)
+            self._reply(call, encode_error(error, call.serializer), message.reject)
             return
         deadline = call.deadline
         if deadline is not None and self._wall_clock() >= deadline:
@@ -285,7 +285,7 @@ class RPCServer(Service):
             _settle(message.ack)
             return
         if not self.acks_late:
-            _settle(message.ack)
+            self._settle(call, message.ack)
         self._run(call)
 
     def _run(self, call: IncomingCall) -> None:
@@ -347,7 +347,7 @@ class RPCServer(Service):
         self._finish(call, encoded)
 
     def _failed_later(self, failure: Failure, call: IncomingCall) -> None:
-        if self._is_stopping and self.acks_late and failure.check(CancelledError):
+        if self._is_stopping and not call.comes_no_more and failure.check(CancelledError):
             call.is_over = True
             self.counts.given_back += 1
             _settle(lambda: call.message.reject(True))
@@ -362,20 +362,42 @@ class RPCServer(Service):
         self._finish(call, encode_error(error, call.serializer, traceback=self.tracebacks))
 
     def _finish(self, call: IncomingCall, encoded: Encoded) -> None:
-        sent = self._reply(call, encoded)
+        self._reply(call, encoded, call.message.ack)
         call.is_over = True
-        if self.acks_late:
-            _settle_behind(sent, call.message.ack)
 
-    def _reply(self, call: IncomingCall, encoded: Encoded) -> Deferred[None] | None:
+    def _reply(self, call: IncomingCall, encoded: Encoded, settle: Callable[[], None]) -> None:
+        """Send the last reply to a request and settle it: behind that, so that a server that dies has answered it.
+
+        But ahead of it when it has come before: RabbitMQ ends the connection of whoever sends to a reply address that
+        is forged (541), and such a request would do that to one server after the other, for ever.
+        """
+        if call.reply_to is None or call.message.redelivered:
+            self._settle(call, settle)
+        sent = self._send(call, encoded)
+        if sent is None:
+            self._settle(call, settle)
+        else:
+            sent.addBoth(lambda _: self._settle(call, settle))
+
+    def _send(self, call: IncomingCall, encoded: Encoded) -> Deferred[None] | None:
         if call.reply_to is None:
             return None
-        return self._replies.send(call.reply_to, call.correlation_id, encoded, self.counts)
+        again = call.message.redelivered
+        return self._replies.send(call.reply_to, call.correlation_id, encoded, self.counts, again)
+
+    def _settle(self, call: IncomingCall, how: Callable[[], None]) -> None:
+        if not call.comes_no_more:
+            call.comes_no_more = True
+            _settle(how)
 
     def send_progress(self, call: IncomingCall, value: Any) -> None:
         """For calls: a state before the result.  EncodeError."""
-        if not call.is_over:
-            self._reply(call, encode_reply(PROGRESS, value, call.serializer))
+        if call.is_over:
+            return
+        encoded = encode_reply(PROGRESS, value, call.serializer)
+        if call.reply_to is not None and call.message.redelivered:
+            self._settle(call, call.message.ack)
+        self._send(call, encoded)
 
     # -- stopping ------------------------------------------------------------------------------------
 
@@ -453,14 +475,6 @@ def _settle(how: Callable[[], None]) -> None:
         how()
     except SettlementError as error:
         _log.debug("a request was not settled: {error}", error=str(error))
-
-
-def _settle_behind(sent: Deferred[None] | None, how: Callable[[], None]) -> None:
-    """Settle a request when its reply has left, so that it is not lost with this server."""
-    if sent is None:
-        _settle(how)
-    else:
-        sent.addBoth(lambda _: _settle(how))
 
 
 def _as_deferred(awaitable: Any) -> Deferred[Any]:

@@ -365,8 +365,18 @@ class DirectReplies(ClientTestCase):
         self.consume(self.client)
         name = self.request()
         self.client.connection.can_publish = False
+        self.client.connection._written_ahead = 16 * 1024 * 1024
         self.other().publish("", name, b"!")
         self.assertEqual(self.client.events(), [])
+
+    def test_a_client_whose_socket_is_full(self) -> None:
+        """Some replies that are large are no reason to lose the next."""
+        self.consume(self.client)
+        name = self.request()
+        self.client.connection.can_publish = False
+        self.client.connection._written_ahead = 1024 * 1024
+        self.other().publish("", name, b"!")
+        self.assertEqual(len(self.client.events()), 1)
 
     def test_headers_that_do_not_fit_its_frames(self) -> None:
         small = self.other(frame_max=4096)

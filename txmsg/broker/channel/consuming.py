@@ -43,6 +43,8 @@ __all__ = ["Consuming"]
 
 _PRIORITY: Final = "x-priority"
 _FAILOVER: Final = "x-cancel-on-ha-failover"
+#: Octets of direct replies that are held for a client whose socket is full, about: what is more is dropped.
+_REPLIES_AHEAD: Final = 16 * 1024 * 1024
 
 
 class Consuming:
@@ -161,9 +163,9 @@ class Consuming:
             self.reply_name = self._reply_tag = ""
 
     def reply_received(self, message: Message) -> None:
-        """A direct reply; it goes out at once, or, to a client that does not read, nowhere, as RabbitMQ drops it."""
+        """A direct reply; it goes out at once, or, to a client that has not read many of them, nowhere."""
         channel = self._channel
-        if not channel.is_open or not channel.connection.can_publish:
+        if not channel.is_open or channel.connection.written_ahead >= _REPLIES_AHEAD:
             return
         # The delivery tag is the next one, and is not used up.
         method = basic.Deliver(self._reply_tag, channel.settling.last_tag + 1, False, "", message.routing_key)
