@@ -34,9 +34,17 @@ class ReplySenderTests(MemoryCase):
 
     def test_where(self) -> None:
         """C6.1: names that brokers make, and prefixes that were configured."""
-        for name in ("amq.rabbitmq.reply-to.x", "amq.gen-x"):
+        for name in (f"amq.rabbitmq.reply-to.{'a' * 22}.{'b' * 22}", "amq.gen-x"):
             self.assertTrue(self.sender.may_reply_to(name))
-        for name in ("", "orders", "amq.rabbitmq.reply-to", "amq.gen", " amq.gen-x", "AMQ.gen-x"):
+        for name in (
+            "",
+            "orders",
+            "amq.rabbitmq.reply-to",
+            "amq.rabbitmq.reply-to.x",
+            "amq.gen",
+            " amq.gen-x",
+            "AMQ.gen-x",
+        ):
             self.assertFalse(self.sender.may_reply_to(name))
         self.assertTrue(ReplySender(self.connection, "r.").may_reply_to("r.1"))
         for wrong in ([""], [None], [b"x"]):

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from txmsg.errors import ConfigurationError
 from txmsg.messaging.serialization import Encoded
+from txmsg.rpc.direct_reply_to import DIRECT_REPLY_PREFIX, is_direct_reply_to
 from txmsg.rpc.reply_channel import open_plain_channel
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["REPLY_PREFIXES", "ReplySender"]
 
 #: Direct replies, and queues that the broker has named.
-REPLY_PREFIXES: Final = ("amq.rabbitmq.reply-to.", "amq.gen-")
+REPLY_PREFIXES: Final = (DIRECT_REPLY_PREFIX, "amq.gen-")
 
 #: Replies that wait for the connection, at most.
 _WAITING_MOST: Final = 10_000
@@ -60,7 +61,9 @@ class ReplySender:
         self._is_closed = False
 
     def may_reply_to(self, name: str) -> bool:
-        """Whether replies may go there."""
+        """Whether replies may go there; of direct reply-to, only what a broker can have made."""
+        if name.startswith(DIRECT_REPLY_PREFIX):
+            return is_direct_reply_to(name)
         return name.startswith(self.prefixes)
 
     def send(
