@@ -162,7 +162,10 @@ class Node:
             if isinstance(reply, Awaitable):
                 reply = await reply
         except Exception as error:
-            self._log.failure("the command {method} failed", method=shown)
+            if isinstance(method, str) and method in self.handlers:
+                self._log.failure("the command {method} failed", method=shown)
+            else:  # a line for what anybody may ask for
+                self._log.warn("there is no command {method}", method=shown)
             reply = {"error": clip(repr(error), _LONGEST_ERROR)}
         if reply_to:
             await self._reply(shown, reply, reply_to, ticket)

@@ -93,14 +93,18 @@ class StoringTests(ResultCase):
             (self.backend.oid, "SUCCESS"),  # there is no such queue yet
             ("0" * 32, "SUCCESS"),
             ("amq.gen-xyz", "SUCCESS"),
-            ("amq.rabbitmq.reply-to.g1.x", "SUCCESS"),
+            (f"amq.rabbitmq.reply-to.{'a' * 22}.{'b' * 22}", "SUCCESS"),
+            (
+                "amq.rabbitmq.reply-to.g1.x",
+                None,
+            ),  # no broker makes such a name, and RabbitMQ closes the connection for it
             ("orders", None),
             ("celery", None),
             (f"orders-{self.backend.oid}", None),
         ):
             request = SimpleNamespace(reply_to=reply_to, correlation_id="c")
             self.assertEqual(self.done(worker.store_result("t", 1, "SUCCESS", request=request)), sent, reply_to)
-        self.assertEqual(worker.unsendable, 3)
+        self.assertEqual(worker.unsendable, 4)
         self.assertNotIn(self.backend.oid, self.transport.vhost(self.url).queues)
         more = RPCBackend(self.connection, reply_prefixes=["orders."])
         request = SimpleNamespace(reply_to="orders.replies", correlation_id="c")

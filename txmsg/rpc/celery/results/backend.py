@@ -24,21 +24,37 @@ from txmsg.rpc.celery.failures import ExceptionClasses
 from txmsg.rpc.celery.result_message import ResultMessage, TaskResult, UnreadableResult, build_result, parse_result
 from txmsg.rpc.celery.results.arriving import ResultIterator
 from txmsg.rpc.celery.results.table import ResultTable, StateListener, TaskRecord, check_limits
+from txmsg.rpc.direct_reply_to import DIRECT_REPLY_PREFIX, is_direct_reply_to
 
-__all__ = ["REPLY_NAMES", "RESULT_RETRY_POLICY", "ResultBackend"]
+__all__ = ["RESULT_RETRY_POLICY", "ResultBackend", "may_send_to", "policy_for"]
 
 #: A-14: the first retry at once, then after a second each, 20 in all.
 RESULT_RETRY_POLICY: Final = RetryIntervals(max_retries=20, interval_start=0.0, interval_step=1.0, interval_max=1.0)
 
-#: Where results may go (reliability.md C6.1): names that brokers make for replies, and UUIDs, which clients' queues are
-#: named by since Celery 3.1.
-REPLY_NAMES: Final = re.compile(
-    r"amq\.rabbitmq\.reply-to\..+|amq\.gen-.+"
-    r"|[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}",
-    re.IGNORECASE | re.DOTALL,
+#: Names that brokers make for queues, and UUIDs, which clients' reply queues are named by since Celery 3.1.
+_REPLY_NAMES: Final = re.compile(
+    r"amq\.gen-.+|[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE | re.DOTALL
 )
 
 _log = Logger(namespace="txmsg.rpc.celery.results")
+
+
+def may_send_to(name: str, prefixes: tuple[str, ...] = ()) -> bool:
+    """Whether results may go to a queue that a message names (C6.1): only to what clients receive replies by.
+
+    prefixes -- beginnings of further names.
+    """
+    if name.startswith(DIRECT_REPLY_PREFIX):
+        return is_direct_reply_to(name)
+    return _REPLY_NAMES.fullmatch(name) is not None or name.startswith(prefixes)
+
+
+def policy_for(name: str, policy: RetryIntervals) -> RetryIntervals:
+    """How results to that queue are tried again.
+
+    Only once for direct reply-to: RabbitMQ closes the connection for some names that are made up.
+    """
+    return policy.changed({"max_retries": 1}) if name.startswith(DIRECT_REPLY_PREFIX) else policy
 
 
 class ResultBackend:
@@ -197,7 +213,7 @@ class ResultBackend:
                     routing_key=routing_key,
                     **{**message.properties, "message_id": None},
                     retry=True,
-                    retry_policy=self.retry_policy,
+                    retry_policy=policy_for(routing_key, self.retry_policy),
                     **self._publish_options(task_id),
                 )
             except NotFound:

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail
 from txmsg.errors import ConfigurationError
 from txmsg.messaging import Connection, Queue
 from txmsg.rpc.celery.result_message import TaskResult
-from txmsg.rpc.celery.results.backend import REPLY_NAMES, ResultBackend
+from txmsg.rpc.celery.results.backend import ResultBackend, may_send_to
 from txmsg.rpc.celery.results.reply_queue import ReplyQueue
 from txmsg.rpc.celery.results.table import TaskRecord
 
@@ -73,7 +73,7 @@ class RPCBackend(ResultBackend):
         return getattr(request, "reply_to", None) or "", getattr(request, "correlation_id", None) or task_id
 
     def _may_send_to(self, routing_key: str) -> bool:
-        return REPLY_NAMES.fullmatch(routing_key) is not None or routing_key.startswith(self._prefixes)
+        return may_send_to(routing_key, self._prefixes)
 
     @property
     def is_ready(self) -> bool:

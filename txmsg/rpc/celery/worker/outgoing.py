@@ -19,9 +19,8 @@ from txmsg.errors import ConfigurationError, PublishReturned, TxmsgError, clip
 from txmsg.messaging import Connection, Exchange, Producer, Queue, RetryIntervals
 from txmsg.rpc.celery.message import TaskMessage
 from txmsg.rpc.celery.result_message import ResultMessage
-from txmsg.rpc.celery.results.backend import REPLY_NAMES, RESULT_RETRY_POLICY
+from txmsg.rpc.celery.results.backend import RESULT_RETRY_POLICY, may_send_to, policy_for
 from txmsg.rpc.celery.worker.counts import WorkerCounts
-from txmsg.rpc.direct_reply_to import DIRECT_REPLY_PREFIX, is_direct_reply_to
 
 __all__ = ["Outgoing", "celery_queue"]
 
@@ -58,9 +57,7 @@ class Outgoing:
 
     def may_reply_to(self, name: str) -> bool:
         """Whether results may go there."""
-        if name.startswith(DIRECT_REPLY_PREFIX):
-            return is_direct_reply_to(name)
-        return REPLY_NAMES.fullmatch(name) is not None or name.startswith(self.prefixes)
+        return may_send_to(name, self.prefixes)
 
     def send_result(
         self, reply_to: str | None, result: ResultMessage, instead: Callable[[str], ResultMessage] | None = None
@@ -121,10 +118,6 @@ class Outgoing:
         self, exchange: str, routing_key: str, body: bytes, properties: Mapping[str, Any], **options: Any
     ) -> Deferred[None]:
         given = dict(properties)
-        policy = self.retry_policy
-        if routing_key.startswith(DIRECT_REPLY_PREFIX):
-            # RabbitMQ closes the connection for some that are made up: not again and again.
-            policy = policy.changed({"max_retries": 1})
         expiration = given.pop("expiration", None)
         return self._producer.publish(
             body,
@@ -132,7 +125,7 @@ class Outgoing:
             exchange=exchange,
             expiration=None if expiration is None else int(expiration) / 1000,
             retry=True,
-            retry_policy=policy,
+            retry_policy=policy_for(routing_key, self.retry_policy),
             message_id=None,  # Celery sends none (D-08, 5.4)
             **given,
             **options,
