@@ -97,7 +97,7 @@ class StoringTests(ResultCase):
             (
                 "amq.rabbitmq.reply-to.g1.x",
                 None,
-            ),  # no broker makes such a name, and RabbitMQ closes the connection for it
+            ),  # no broker makes such a name
             ("orders", None),
             ("celery", None),
             (f"orders-{self.backend.oid}", None),
