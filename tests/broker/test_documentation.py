@@ -51,7 +51,7 @@ def test_the_defaults_of_the_limits(setting: Any) -> None:
 
 
 def test_every_exit_code_has_its_row() -> None:
-    """peers.md 4: a published table."""
+    """A published table."""
     assert [int(code) for code in rows("Exit codes")] == sorted(int(code) for code in ExitCode)
 
 

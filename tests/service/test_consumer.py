@@ -186,7 +186,7 @@ class StopTests(ServiceCase):
         self.assertEqual(links_when_cancelled, [0])
 
     def test_stop_now_cuts_the_drain_short(self) -> None:
-        """peers.md 4, "stop": the second signal."""
+        """The second signal."""
         service = self.start()
         service.stop_now()
         self.publish(b"1")
@@ -265,7 +265,7 @@ class StopTests(ServiceCase):
 
 class EndTests(ServiceCase):
     def test_halt(self) -> None:
-        """peers.md row 41: the exit code of the handler; other handlers finish; the message goes back."""
+        """peers 41: the exit code of the handler; other handlers finish; the message goes back."""
         self.start()
         self.publish(b"1", b"2")
         self.results[b"1"].errback(Halt(42, reason="disk full"))

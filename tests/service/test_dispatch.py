@@ -219,7 +219,7 @@ class FailureTests(DispatchTestCase):
         self.assertNotIn("Traceback", self.logged.text)
 
     def test_halt_is_told_before_the_message_goes_back(self) -> None:
-        """peers.md row 41: so that the consumer can be cancelled first."""
+        """peers 41: so that the consumer can be cancelled first."""
         self.make()
         settled_when_told: list[Any] = []
         self.dispatch._on_halt = lambda code, reason: settled_when_told.append(

@@ -63,7 +63,7 @@ def test_the_defaults_of_the_numbers(name: str) -> None:
 
 
 def test_every_exit_code_has_its_row() -> None:
-    """peers.md 4: a published table."""
+    """A published table."""
     assert [int(code) for code in rows("Exit codes")] == sorted(int(code) for code in ExitCode)
 
 

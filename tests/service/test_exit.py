@@ -109,7 +109,7 @@ class CodeTests(ExitTestCase):
 
 class SignalTests(ExitTestCase):
     def test_the_first_signal_stops_the_reactor_and_no_more(self) -> None:
-        """peers.md 4, "stop": drain.  twistd would otherwise die by the signal instead of exiting 0."""
+        """Drain.  twistd would otherwise die by the signal instead of exiting 0."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.exit._signals = itertools.count(1)
             self.signal(number)

@@ -54,7 +54,7 @@ def judged(error: BaseException, stage: Stage) -> tuple[int, str]:
     ],
 )
 def test_each_error_has_its_code_and_advice(error: BaseException, stage: Stage, code: int, advice: str) -> None:
-    """peers.md 4, "exit codes": the published table, and a line that says what to fix (R33)."""
+    """The published table, and a line that says what to fix (R33)."""
     exit_code, line = judged(error, stage)
     assert exit_code == code
     assert advice in line

@@ -122,7 +122,7 @@ def test_the_environment(stderr: io.StringIO) -> None:
     ],
 )
 def test_one_line_and_the_code(stderr: io.StringIO, arguments: list[str], code: int, expected: str) -> None:
-    """R33, peers.md 4: usage 64, configuration 78, before anything has started; one line that says what to fix."""
+    """R33: usage 64, configuration 78, before anything has started; one line that says what to fix."""
     with pytest.raises(SystemExit) as caught:
         parse(*arguments)
     assert caught.value.code == code

@@ -54,7 +54,7 @@ def test_requeue_refuses_what_is_no_delay(delay: float) -> None:
 
 
 def test_halt_says_what_becomes_of_the_message() -> None:
-    """peers.md row 41: Halt carries the exit code of the process and the fate of the message."""
+    """peers 41: Halt carries the exit code of the process and the fate of the message."""
     judge = FailurePolicy().judge
     assert judge(Halt(), redelivered=False) == Verdict(Settlement.REQUEUE, is_decision=True, halt_with=13)
     assert judge(Halt(3, requeue=False, reason="done"), redelivered=True) == Verdict(

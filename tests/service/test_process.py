@@ -14,7 +14,7 @@ from tests.service.children import Child, ChildTestCase
 
 class HandlerTests(ChildTestCase):
     def test_the_kinds_of_handlers(self) -> None:
-        """Issue, peers.md row 39: function, Deferred, async def, threads; each publishes; SIGTERM ends with 0.
+        """peers 39: function, Deferred, async def, threads; each publishes; SIGTERM ends with 0.
 
         Two of them by the service's publisher.
         """
@@ -146,7 +146,7 @@ class StopTests(ChildTestCase):
             self.assertEqual(self.ready(child.queue), 1)
 
     def test_the_deadline(self) -> None:
-        """R30, peers.md 4: 75, for a Deferred and for a thread; the message goes back; exit functions have run."""
+        """R30: 75, for a Deferred and for a thread; the message goes back; exit functions have run."""
         children = []
         for handler, options in (("never", []), ("blocked", ["--threads", "1"])):
             self.queue = self.name(handler)
@@ -166,7 +166,7 @@ class StopTests(ChildTestCase):
             self.assertEqual(child.seen, ["begin 1", "atexit"])
 
     def test_three_signals_end_it_even_if_the_reactor_is_blocked(self) -> None:
-        """peers.md 4, "stop": the third stops now."""
+        """The third stops now."""
         self.declare()
         self.publish("1")
         child = self.consumer("blocked")
@@ -255,7 +255,7 @@ class EndTests(ChildTestCase):
         self.assertIn("gave up connecting", line)
 
     def test_halt(self) -> None:
-        """peers.md row 41: the handler's exit code; its message is back in the queue."""
+        """peers 41: the handler's exit code; its message is back in the queue."""
         self.declare()
         self.publish("1")
         child = self.consumer("halting")

@@ -306,7 +306,7 @@ def test_the_peers_connection_close_can_cross_ours() -> None:
 
 
 def test_nothing_is_sent_for_a_channel_while_the_peer_closes() -> None:
-    """pika.md section 24 item 6: settling after the server's channel.close would be a second error."""
+    """Settling after the server's channel.close would be a second error."""
     pair = ConnectionPair()
     for _ in range(3):
         pair.client.encode_ack(1, 1)

@@ -49,7 +49,7 @@ def split_frames(octets: bytes) -> list[tuple[int, int, bytes]]:
     ("size", "body_frames"), [(0, 0), (1, 1), (4087, 1), (4088, 1), (4089, 2), (8176, 2), (8177, 3)]
 )
 def test_bodies_are_cut_to_frame_max(size: int, body_frames: int) -> None:
-    """G-10, pika.md section 24 item 12: frame_max minus 8 octets of body in a frame; the header has the exact size."""
+    """G-10: frame_max minus 8 octets of body in a frame; the header has the exact size."""
     body = bytes(i % 251 for i in range(size))
     frames = split_frames(b"".join(content_frames(9, METHOD, b"\x00\x00", body, 4096)))
     assert [kind for kind, _, _ in frames] == [1, 2] + [3] * body_frames
@@ -70,7 +70,7 @@ def test_any_body_in_any_frame_size(body: bytes, frame_max: int, kind: type[Octe
 
 
 def test_a_small_message_is_one_byte_string() -> None:
-    """reliability.md 0.12: one write; three small ones cost 44 ms each confirm."""
+    """One write; three small ones cost 44 ms each confirm."""
     assert len(content_frames(1, METHOD, b"\x00\x00", b"x" * 100, 131072)) == 1
     assert len(content_frames(1, METHOD, b"\x00\x00", b"x" * JOIN_LIMIT, 131072)) == 1
     assert len(content_frames(1, METHOD, b"\x00\x00", b"", 131072)) == 1

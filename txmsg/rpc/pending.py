@@ -1,7 +1,7 @@
 """The calls that have no answer yet, by correlation id.
 
 Invariants: each call ends once; one that ends for any reason leaves nothing behind but its id, among the last few
-thousand; a reply is given to the call with its id or to nobody (reliability.md R27, C6.3).  Ids are 128 random bits
+thousand; a reply is given to the call with its id or to nobody (R27, C6.3).  Ids are 128 random bits
 each: whoever has seen one cannot guess another.
 
 Time limits cost no timer of their own: calls with the same limit end in the order in which they began, so one timer

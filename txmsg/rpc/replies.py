@@ -4,7 +4,7 @@ Replies are not confirmed: a caller that gets none says so by RPCTimeout.  While
 bounded number of them, for the caller may be on a connection that lives.
 
 Invariant: a reply goes to an address that a broker has made for replies, or to one with a prefix that this server was
-given, never to any queue that a request names (reliability.md C6.1).
+given, never to any queue that a request names (C6.1).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A request is acknowledged when its reply has been written (`acks_late`), so that one whose server dies is run by
 another; one that comes again is settled right before its reply.  Invariants: only registered functions are called; not
 more than `concurrency` of them wait at a time; a request whose deadline has passed is not run; replies go to reply
-addresses only, never to a queue that a caller names (reliability.md C6.1); what a function raises is data in its reply.
+addresses only, never to a queue that a caller names (C6.1); what a function raises is data in its reply.
 """
 
 from __future__ import annotations

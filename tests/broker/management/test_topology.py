@@ -12,7 +12,7 @@ NOT_FOUND = (404, "Object Not Found", "Not Found")
 
 class ExchangeTests(ManagementTestCase):
     def test_the_standard_ones(self) -> None:
-        """peers.md 3: the listing of a new virtual host."""
+        """The listing of a new virtual host."""
         found = self.get("exchanges")
         self.assertEqual(
             [(item["name"], item["type"], item["internal"]) for item in found],

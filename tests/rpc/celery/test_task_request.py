@@ -199,7 +199,7 @@ class TestProtocol1:
 
 
 class TestBad:
-    """A verdict for each row of celery.md 8.1."""
+    """celery N-01 to N-14: a verdict for each."""
 
     @pytest.mark.parametrize("body", [b"[[1],{}]", b"[]", b"5", b'"text"', b"null", b"[1,2,3,4]"])
     def test_not_three_elements(self, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Control: what workers are told, over Celery's pidbox (celery.md K-12).
+"""Control: what workers are told, over Celery's pidbox (celery K-12).
 
 The fanout exchange ``celery.pidbox`` takes it to each worker that runs now; one that starts later knows nothing of it.
 The commands are those of Celery's remote control:

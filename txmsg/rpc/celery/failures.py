@@ -1,4 +1,4 @@
-"""Exceptions as the data that Celery's JSON carries, both ways (celery.md 7.1, J-01 to J-16; R27).
+"""Exceptions as the data that Celery's JSON carries, both ways (celery J-01 to J-15; R27).
 
     {"exc_type": qualified name, "exc_message": [arguments], "exc_module": module}
 

@@ -1,10 +1,10 @@
-"""Task messages outwards: protocol 2 (Celery 4 and 5) and protocol 1 (3.1) (celery.md 4 and 5.1, rows D, E, F).
+"""Task messages outwards: protocol 2 (Celery 4 and 5) and protocol 1 (3.1) (celery D-01 to F-12).
 
     properties  content_type, content_encoding, correlation_id = id, reply_to, delivery_mode, priority, expiration
     headers     task, id, eta, expires, retries, timelimit [hard, soft], ...; protocol 1 has them in the body
     body        [args, kwargs, embed]; protocol 1: one object
 
-The invariant: what a worker could not read is not sent, but a ConfigurationError or an EncodeError (K-07, 8.1): a
+The invariant: what a worker could not read is not sent, but a ConfigurationError or an EncodeError (K-07): a
 message without an id, without a content type or with a body of two elements would crash a worker for ever.
 Pure: no Twisted, no I/O.
 """

@@ -1,4 +1,4 @@
-"""Texts of values for logs and errors, of bounded size and work (celery.md E-13).
+"""Texts of values for logs and errors, of bounded size and work (celery E-13).
 
 A value from a message can be deep, and with YAML's aliases contain itself or billions of elements: what is not shown is
 not looked at.  Pure.

@@ -1,4 +1,4 @@
-"""Result messages, both ways (celery.md 5.4 and 8.2, rows H and O).
+"""Result messages, both ways (celery H-01 to H-10, O-01 to O-15).
 
     {"task_id", "status", "result", "traceback", "children", "date_done"} and, if there are any, group_id, parent_id
 

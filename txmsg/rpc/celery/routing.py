@@ -1,4 +1,4 @@
-"""TaskQueues: where a task is published to, and what is declared for it (celery.md 4.1).
+"""TaskQueues: where a task is published to, and what is declared for it.
 
 The invariant: what is declared is what Celery declares.  One more argument, or another flag, and whichever side comes
 second gets a 406 (12, 13).

@@ -1,4 +1,4 @@
-"""Signatures, chains and groups as data (celery.md 4.4, M-01, M-04).
+"""Signatures, chains and groups as data (celery M-01, M-04).
 
 A signature is a call that somebody else makes later: {task, args, kwargs, options, subtask_type, immutable}.  Chains
 travel in reverse: the last element runs next.  The options hold where each result goes, so that the client that has

@@ -1,4 +1,4 @@
-"""The states of a task, as Celery names them on the wire (celery.md 6, I-01 to I-06).
+"""The states of a task, as Celery names them on the wire (celery I-01 to I-06).
 
 The invariant: names are case-sensitive, and every name that is not known is a custom state, which is never final.
 Pure: no Twisted, no I/O.

@@ -1,4 +1,4 @@
-"""Task messages inwards: what is to be run, or why it cannot be (celery.md 4, 5.1 and 8.1: rows D to F, N).
+"""Task messages inwards: what is to be run, or why it cannot be (celery D-01 to F-12, N-01 to N-14).
 
 The invariant: for any properties, headers and body there is a TaskRequest or a BadTask, and nothing is raised.  A
 worker never dies of a message, nor hands one back that would come again for ever: bad ones are rejected, and answered
@@ -388,7 +388,7 @@ def build_retry(
     """The message that runs a task once more (K-01).
 
     It keeps the id, the root, where results go, what follows, and the sender's own headers, but for those that brokers
-    act upon (reliability.md C6.2); `retries` is one more, and its parent is itself.
+    act upon (C6.2); `retries` is one more, and its parent is itself.
 
     args, kwargs, expires -- None: as they were.   countdown, eta, options -- as for
     :func:`txmsg.rpc.celery.message.build_task`, whose errors it raises.

@@ -1,4 +1,4 @@
-"""Points in time on Celery's wire: ISO 8601 with an offset; without one they are UTC (celery.md 4.3, E-05, E-06).
+"""Points in time on Celery's wire: ISO 8601 with an offset; without one they are UTC (celery E-05, E-06).
 
 The invariant: what comes out of here is aware, in UTC, and can be compared; nothing else is ever sent.  Pure.
 """

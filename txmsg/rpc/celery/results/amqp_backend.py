@@ -1,4 +1,4 @@
-"""AMQPBackend: Celery's old ``amqp://`` backend; results go to a queue of the task's own (celery.md 2, rows B).
+"""AMQPBackend: Celery's old ``amqp://`` backend; results go to a queue of the task's own (celery B-07 to B-18).
 
 It was deprecated in Celery 4 and is gone since 5.0, for a queue per task is a load for the broker: use it where both
 sides are txmsg, or an old Celery has to be served.  What it has before rpc: the queue is declared by who sends the

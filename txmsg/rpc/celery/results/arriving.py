@@ -1,4 +1,4 @@
-"""ResultIterator: the results of many tasks in the order in which they come (celery.md B-12, M-01 to M-03).
+"""ResultIterator: the results of many tasks in the order in which they come (celery B-12, M-01 to M-03).
 
 Invariant: whatever ends the iteration, nothing waits any more when it has ended.
 """

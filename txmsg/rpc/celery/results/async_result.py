@@ -1,4 +1,4 @@
-"""AsyncResult: the handle of a task that was sent (celery.md B-09, L-06, M-04, 11.3 to 11.7).
+"""AsyncResult: the handle of a task that was sent (celery B-09, L-06, M-04).
 
 Everything that says how the task is doing tells what has come so far and waits for nothing; what waits is a Deferred
 with a time limit.

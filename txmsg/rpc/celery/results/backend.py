@@ -1,4 +1,4 @@
-"""ResultBackend: what the rpc and the amqp backend of Celery have in common (celery.md 1 and 2).
+"""ResultBackend: what the rpc and the amqp backend of Celery have in common.
 
 A worker sends with :meth:`~ResultBackend.store_result`; a client reads what has come by way of a table.  The
 invariants: storing never fails a task (A-14: it is retried, then given up and logged); waiting always has an end; and
@@ -161,7 +161,7 @@ class ResultBackend:
         request -- with `reply_to`, `correlation_id`, `group_id`, `parent_id`, `children`, as far as it has them.
 
         Fires with the state that was sent: FAILURE where the value of a SUCCESS cannot be encoded (J-11).  None: it was
-        not sent, for there is no reply_to (A-06) or it is not the name of a queue for replies (reliability.md C6.1), or
+        not sent, for there is no reply_to (A-06) or it is not the name of a queue for replies (C6.1), or
         because the retries are used up, which is logged.  A queue that does not exist is not told of: the broker drops
         the result (N-15).
 

@@ -1,4 +1,4 @@
-"""GroupResult: the handles of tasks that were sent together (celery.md A-27, A-28, M-01 to M-03).
+"""GroupResult: the handles of tasks that were sent together (celery A-27, A-28, M-01 to M-03).
 
 Invariant: a join waits for all its members with one time limit, and when it has ended nothing of it waits any more.
 """

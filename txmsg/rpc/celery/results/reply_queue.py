@@ -1,4 +1,4 @@
-"""ReplyQueue: the one queue that the results of a client come to, and its consumer (celery.md A-01, A-07 to A-10).
+"""ReplyQueue: the one queue that the results of a client come to, and its consumer (celery A-01, A-07 to A-10).
 
 The queue is a durable one with a random name, not exclusive and not auto-delete: it outlives the connection, and a
 restart of the broker, so that a result which comes while the client is away waits there.  When nobody has used it for

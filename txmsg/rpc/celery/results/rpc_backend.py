@@ -1,4 +1,4 @@
-"""RPCBackend: Celery's ``rpc://``; results go to one queue of the client that sent the task (celery.md 1, rows A).
+"""RPCBackend: Celery's ``rpc://``; results go to one queue of the client that sent the task (celery A-01 to A-35).
 
 Who runs a task sends to the default exchange with the queue's name as routing key, and never declares that queue
 (A-03, A-12); only the process that sent the task can read its results (A-35).

@@ -1,6 +1,6 @@
 """What is known of tasks, and who waits for them, by task id.
 
-A result belongs to the id in its body, and only where that is not known to its correlation id (celery.md 12, 2).  The
+A result belongs to the id in its body, and only where that is not known to its correlation id.  The
 invariants: the first final state of a task stays, whatever comes after it; a wait ends once, and never later than its
 time limit; each thing that a stranger can make grow has a bound.
 

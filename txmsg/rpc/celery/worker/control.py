@@ -1,4 +1,4 @@
-"""Control: what operators and clients ask of all workers, by the exchange `celery.pidbox` (celery.md K-12).
+"""Control: what operators and clients ask of all workers, by the exchange `celery.pidbox` (celery K-12).
 
 revoke and terminate; ping and what `inspect` shows of tasks.  Invariants: the ids that were called off are kept for a
 bounded time and in a bounded number; a request never makes a worker do anything but what is listed here.

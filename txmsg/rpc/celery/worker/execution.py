@@ -1,4 +1,4 @@
-"""Execution: one task message, from its receipt to its settlement (celery.md 5.2, 7, 10).
+"""Execution: one task message, from its receipt to its settlement.
 
     received -> held until its eta -> waits for a place -> runs -> what follows is sent, then the result -> settled
 

@@ -1,4 +1,4 @@
-"""What goes on after a task: the next one of its chain, links, errbacks (celery.md 7.4: M-04 to M-08).
+"""What goes on after a task: the next one of its chain, links, errbacks (celery M-04 to M-08).
 
 The invariants: the last element of `chain` is next, and what is left goes on with it; the client's options say which
 id an element has and where its result goes; when a chain ends early, all that is left of it is answered (M-05), so

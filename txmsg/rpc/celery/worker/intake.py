@@ -1,6 +1,6 @@
 """Intake: the messages of one queue, and how many of them may be here unsettled.
 
-A task that waits for its eta stays unsettled (celery.md 5.2), so the broker is to send one more in its place.  A
+A task that waits for its eta stays unsettled, so the broker is to send one more in its place.  A
 consumer's prefetch count cannot be changed while it consumes (https://www.rabbitmq.com/docs/consumer-prefetch), so
 there are more consumers of the same queue, each with a window as large as those before it together: 1, 1, 2, 4 ...
 

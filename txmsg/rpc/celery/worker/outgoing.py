@@ -1,9 +1,9 @@
-"""Outgoing: what a worker publishes: results, and tasks that follow others (celery.md 5.4, A-03 to A-14, K-01, M-04).
+"""Outgoing: what a worker publishes: results, and tasks that follow others (celery A-03 to A-14, K-01, M-04).
 
 Everything is confirmed, and sent again after a loss, for a bounded time: 20 retries, about one a second (A-14).
 Invariants: a result goes to the default exchange with `reply_to` as its routing key, and that queue is never declared
 here (A-12); it goes to a name that clients give to their reply queues, never to any queue that a message names
-(reliability.md C6.1).
+(C6.1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = Logger(namespace="txmsg.rpc.celery.worker")
 
 
 def celery_queue(name: str) -> Queue:
-    """A queue exactly as Celery declares it: durable, no arguments, bound to a direct exchange of its name (4.1)."""
+    """A queue exactly as Celery declares it: durable, no arguments, bound to a direct exchange of its name."""
     return Queue(name, Exchange(name, "direct"), routing_key=name)
 
 
@@ -126,7 +126,7 @@ class Outgoing:
             expiration=None if expiration is None else int(expiration) / 1000,
             retry=True,
             retry_policy=policy_for(routing_key, self.retry_policy),
-            message_id=None,  # Celery sends none (D-08, 5.4)
+            message_id=None,  # Celery sends none (celery D-08)
             **given,
             **options,
         )

@@ -1,4 +1,4 @@
-"""What becomes of messages that no task can be run for (celery.md 8.1).
+"""What becomes of messages that no task can be run for (celery N-01 to N-14).
 
 The invariant: they are settled and never come again, and who can be told is told.
 """
@@ -26,7 +26,7 @@ _log = Logger(namespace="txmsg.rpc.celery.worker")
 
 
 async def refuse(worker: CeleryWorker, message: Message, bad: BadTask, chain: tuple[Signature, ...] = ()) -> None:
-    """FAILURE, where it is known to whom; and rid of the message (8.1)."""
+    """FAILURE, where it is known to whom; and rid of the message."""
     _log.error(
         "a message is no task that can be run: {reason} ({name}[{task_id}], type {kind})",
         reason=clip(bad.reason),

@@ -1,4 +1,4 @@
-"""CeleryWorker: a Twisted service that runs tasks which unmodified clients of Celery send (celery.md 10).
+"""CeleryWorker: a Twisted service that runs tasks which unmodified clients of Celery send.
 
 The invariants: no message stops it, and none comes again at once; only registered tasks are run, `concurrency` of them
 at a time; the queues are declared exactly as Celery does it, and no reply queue is; a stop has an end.
