@@ -1,4 +1,4 @@
-"""How a task may end besides returning and failing: Retry, Ignore, Reject, and the time limits (celery J-12 to J-15, K-01).
+"""How a task may end besides returning and failing: Retry, Ignore, Reject, the time limits (celery J-12 to J-15, K-01).
 
 These are exceptions of ours, which a task raises or is given; what goes to clients has the names that Celery's clients
 know.  Pure: no Twisted, no I/O.
