@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from twisted.application.service import Service
@@ -429,7 +430,7 @@ class RPCServer(Service):
             await self._within(self.close_timeout, consumer.cancel(), "cancelling the consumer")
         waiting, self._waiting = list(self._waiting), deque()
         for message in waiting:
-            _settle(lambda message=message: message.reject(True))  # type: ignore[misc]
+            _settle(partial(message.reject, True))
         self.counts.given_back += len(waiting)
         if self._running:
             await self._within(self.drain_timeout, self._when_idle(), "draining")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.python.failure import Failure
@@ -366,8 +366,7 @@ class Subscribing(MessageDispatch):
 
 
 def _channel_of(channel: Any) -> Channel:
-    found: Any = channel_of(channel)
-    return found  # type: ignore[no-any-return]
+    return cast("Channel", channel_of(channel))
 
 
 def _name_of(queue: Queue | str) -> str:

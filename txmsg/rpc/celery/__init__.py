@@ -1,7 +1,7 @@
 """A bridge to Celery in both directions, over its message protocol and its RPC result backend.
 
-:class:`CeleryApp` sends tasks and has their results.  Task messages, signatures, results and failures as data are pure:
-with no reactor and no I/O.
+:class:`CeleryApp` sends tasks and has their results; :mod:`txmsg.rpc.celery.worker` runs those that Celery's clients
+send.  Task messages, signatures, results and failures as data are pure: with no reactor and no I/O.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Where a task goes is what Celery does: queue ``celery``, a durable queue without arguments, bound to the
 durable direct exchange of the same name; it is published to the default exchange with the queue's name as routing key.
-The invariants: the queue for results is consumed before a task is published that names it (12, 14); what a worker could
+The invariants: the queue for results is consumed before a task is published that names it; what a worker could
 not read is not sent; a wait always has an end.
 """
 

@@ -1,7 +1,7 @@
 """TaskQueues: where a task is published to, and what is declared for it.
 
 The invariant: what is declared is what Celery declares.  One more argument, or another flag, and whichever side comes
-second gets a 406 (12, 13).
+second gets a 406.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -381,7 +382,7 @@ class Execution:
                     if task.bind:
                         args.insert(0, self._bound)
                     await Running(
-                        lambda task=task, args=args, errback=errback: task.function(*args, **errback.kwargs),  # type: ignore[misc]
+                        partial(task.function, *args, **errback.kwargs),
                         self.worker.connection.reactor,
                         task.thread,
                     ).ended

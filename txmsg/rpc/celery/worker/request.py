@@ -137,9 +137,8 @@ class Request:
         if unknown:
             raise ConfigurationError(f"retry() cannot change {clip(', '.join(sorted(unknown)))}")
         now = self._execution.worker.now()
-        if countdown is None and eta is None:
-            countdown = self.task.default_retry_delay
-        due = time_after(countdown if countdown is not None else eta, "eta", now)  # type: ignore[arg-type]
+        when = countdown if countdown is not None else eta
+        due = time_after(self.task.default_retry_delay if when is None else when, "eta", now)
         if args is not None:
             changes["args"] = args
         if kwargs is not None:
