@@ -87,7 +87,7 @@ def test_a_module_in_a_package(modules: Path) -> None:
             "hn_needs:run",
             "importing it raised ModuleNotFoundError: No module named 'hn_not_installed' ({here}/hn_needs.py, line 1)",
         ),
-        ("hn_syntax:run", "importing it raised SyntaxError: invalid syntax"),
+        ("hn_syntax:run", "importing it raised SyntaxError: invalid syntax ({here}/hn_syntax.py, line 1)"),
         ("hn_exits:run", "importing it raised SystemExit: 0"),
     ],
 )

@@ -131,6 +131,8 @@ def test_celery_tasks() -> None:
     ("given", "expected"),
     [
         ({"rpc": (HERE,)}, f"rpc '{HERE}' must look like package.module:name"),
+        ({"rpc": (f"{HERE}:",)}, f"rpc '{HERE}:' must look like package.module:name"),
+        ({"celery": (":tasks",)}, "celery ':tasks' must look like package.module:name"),
         ({"rpc": (f"{HERE}:owm",)}, "has no 'owm'"),
         (
             {"rpc": (f"{HERE}:number",)},

@@ -53,6 +53,14 @@ __all__ = [
 #: What a handler is: called with a delivery (and a publisher); a result that is an awaitable is waited for.
 Handler = Callable[..., Any]
 
+#: How the names of each setting look.
+_FORMS = {
+    "handler": "package.module:callable",
+    "app": "package.module or package.module:name",
+    "rpc": "package.module:name",
+    "celery": "package.module:name",
+}
+
 
 class HandlerImportError(ConfigurationError):
     """The handler named in the configuration cannot be imported, found or called."""
@@ -65,7 +73,7 @@ def load_handler(name: str) -> Handler:
     searched too, as with `python -m` (but not under `python -P`).  Raises HandlerImportError.
     """
     if ":" not in name:
-        raise HandlerImportError(f"handler {clip(name)!r} must look like package.module:callable")
+        raise HandlerImportError(f"handler {clip(name)!r} must look like {_FORMS['handler']}")
     target = _load("handler", name)
     if inspect.isclass(target):
         target = create_handler(target, name)
@@ -96,7 +104,7 @@ def load_app(name: str) -> list[DeclaredConsumer]:
 def load_server(what: str, name: str) -> Any:
     """What `name`, "package.module:name", stands for; `what`: the setting, "rpc" or "celery".  HandlerImportError."""
     if ":" not in name:
-        raise HandlerImportError(f"{what} {clip(name)!r} must look like package.module:name")
+        raise HandlerImportError(f"{what} {clip(name)!r} must look like {_FORMS[what]}")
     return _load(what, name)
 
 
@@ -114,8 +122,7 @@ def _load(what: str, name: str) -> Any:
     module_name, colon, path = name.partition(":")
     attributes = path.split(".") if colon else []
     if not all(part.isidentifier() for part in [*module_name.split("."), *attributes]):
-        form = "package.module:callable" if what == "handler" else "package.module or package.module:name"
-        raise HandlerImportError(f"{what} {clip(name)!r} must look like {form}")
+        raise HandlerImportError(f"{what} {clip(name)!r} must look like {_FORMS[what]}")
     what = f"{what} {name!r}"
     target: Any = _import_module(module_name, what)
     for attribute in attributes:
@@ -156,6 +163,10 @@ def _guarded(call: Callable[[], Any], what: str) -> Any:
     said = " ".join(traceback.format_exception_only(failure)[-1].split())
     frames = traceback.extract_tb(failure.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    if isinstance(failure, SyntaxError) and failure.filename and not failure.filename.startswith("<"):
+        # Of a file that is imported; the last frame is that of the import machinery.
+        said = f"{type(failure).__name__}: {failure.msg}"
+        where = f" ({failure.filename}, line {failure.lineno})"
     raise HandlerImportError(f"{what} {clip(said)}{where}") from None
 
 
