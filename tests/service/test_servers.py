@@ -42,6 +42,14 @@ def made_worker(connection: Connection) -> CeleryWorker:
     return CeleryWorker(connection, tasks, ["mail", "print"])
 
 
+def made_elsewhere(connection: Connection) -> RPCServer:
+    return _server()
+
+
+def made_worker_elsewhere(connection: Connection) -> CeleryWorker:
+    return CeleryWorker("memory://", tasks)
+
+
 def made_nothing(connection: Connection) -> None:
     """Forgets its return."""
 
@@ -139,6 +147,8 @@ def test_celery_tasks() -> None:
             "must be an RPCServer, or a function that makes one; it is something of type int",
         ),
         ({"rpc": (f"{HERE}:tasks",)}, "it is something of type Tasks"),
+        ({"rpc": (f"{HERE}:made_elsewhere",)}, "must make the server of the connection it is given"),
+        ({"celery": (f"{HERE}:made_worker_elsewhere",)}, "must make the server of the connection it is given"),
         ({"rpc": (f"{HERE}:empty",)}, "the server has no functions: decorate one with @server.register"),
         ({"rpc": (f"{HERE}:made_nothing",)}, "the function must return an RPCServer, and has returned None"),
         (

@@ -93,6 +93,7 @@ def _rpc_plan(config: ConsumerConfig, name: str) -> ServerPlan:
         found = make_server("rpc", name, found, connection)
     if not isinstance(found, RPCServer):
         raise _no_server("rpc", name, found, connection, "an RPCServer")
+    _check_connection("rpc", name, found, connection)
     if not found.methods:
         raise ConfigurationError(f"rpc {name!r}: the server has no functions: decorate one with @server.register")
     return ServerPlan(
@@ -117,6 +118,7 @@ def _celery_plan(config: ConsumerConfig, name: str) -> ServerPlan:
             found = make_server("celery", name, found, connection)
     if not isinstance(found, CeleryWorker):
         raise _no_server("celery", name, found, connection, "a CeleryWorker" if connection else "Tasks, a CeleryWorker")
+    _check_connection("celery", name, found, connection)
     if not found.tasks:
         raise ConfigurationError(f"celery {name!r}: there are no tasks: decorate one with @tasks.task")
     return ServerPlan(
@@ -132,6 +134,12 @@ def _found(config: ConsumerConfig, what: str, name: str) -> Any:
     if not isinstance(name, str):
         raise ConfigurationError(f"{what} is the names of servers, not a {type(name).__name__}")
     return load_server(what, name)
+
+
+def _check_connection(what: str, name: str, found: Server, connection: object) -> None:
+    """Refuse a server of another connection than the one it was to be made of: the settings would not be for it."""
+    if connection is not None and found.connection is not connection:
+        raise ConfigurationError(f"{what} {name!r}: the function must make the server of the connection it is given")
 
 
 def _no_server(what: str, name: str, found: Any, connection: object, expected: str) -> ConfigurationError:
