@@ -236,7 +236,7 @@ class WorkerCases(WorkerCase):
             """
             import time
             result = tasks['slow'].delay(60)
-            time.sleep(0.3)
+            time.sleep(1.0)
             result.revoke(terminate=True)
             result.get(timeout=10)
             """
