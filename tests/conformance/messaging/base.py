@@ -53,6 +53,18 @@ class MessagingCase(ReactorTestCase):
         """End all connections of the broker, as an operator does (320); they may come back."""
         raise NotImplementedError
 
+    async def cut_off(self, *connections: Connection) -> None:
+        """`cut`, and wait until each of these has noticed: when that is known, it may be back already."""
+        lost = set[Connection]()
+
+        def watch(connection: Connection) -> None:
+            connection.add_recovery_callback(lambda reason, delay: lost.add(connection))
+
+        for connection in connections:
+            watch(connection)
+        await self.cut()
+        await self.until(lambda: len(lost) == len(connections))
+
     async def restart(self) -> None:
         """Kill the broker and start it again, on the same port; SkipTest where there is nothing to restart."""
         raise SkipTest("there is nothing to restart")

@@ -39,8 +39,7 @@ class PoolCases(MessagingCase):
         for connection in (first, second):
             await connection.connect()
             await connection.release()
-        await self.cut()
-        await self.until(lambda: not first.connected and not second.connected)
+        await self.cut_off(first, second)
         name = self.name("q")
         async with pool.acquire() as connection:
             producer = connection.Producer()

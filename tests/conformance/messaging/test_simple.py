@@ -240,8 +240,7 @@ class SimpleCases(MessagingCase):
         (await queue.get(timeout=10)).ack()
         waiting = self.simple().get()
         waiting.addErrback(lambda failure: None)
-        await self.cut()
-        await self.until(lambda: not queue.channel.connection.connected)
+        await self.cut_off(queue.channel.connection)
         found = sorted([(await queue.get(timeout=20)).payload for _ in range(2)])
         self.assertIn(found, ([1, 2], [0, 1]))  # the ack of 0 may not have reached the broker
         await queue.put("more")
