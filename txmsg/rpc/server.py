@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, TypeVar, overload
 
-from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -33,6 +32,7 @@ from txmsg.messaging.serialization import Accept, Encoded, serializers
 from txmsg.rpc.body import PROGRESS, RESULT, encode_error, encode_reply, text_of
 from txmsg.rpc.replies import ReplySender
 from txmsg.rpc.request import IncomingCall, ServerCounts
+from txmsg.rpc.stopping import StoppingService
 
 __all__ = ["RPCServer"]
 
@@ -44,7 +44,7 @@ _log = Logger(namespace="txmsg.rpc.server")
 _AGAIN_FIRST, _AGAIN_MOST = 1.0, 30.0
 
 
-class RPCServer(Service):
+class RPCServer(StoppingService):
     """Serves one queue; a Twisted service, or `start()` and `stop()`.
 
     connection: Connection, or a URL for one of its own.
@@ -82,7 +82,7 @@ class RPCServer(Service):
         if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
             raise ConfigurationError(f"concurrency is an int from 1, not {concurrency!r}")
         self._owns_connection = isinstance(connection, str)
-        self.connection = Connection(connection) if isinstance(connection, str) else connection
+        super().__init__(Connection(connection) if isinstance(connection, str) else connection, _log)
         del connection
         self.queue = Queue(queue) if isinstance(queue, str) else queue
         self.concurrency = concurrency
@@ -101,17 +101,12 @@ class RPCServer(Service):
         #: The start that is under way, or was successful; and who waits for it.
         self._starting: Deferred[None] | None = None
         self._start_waiters: list[Deferred[None]] = []
-        self._is_stopping = False
-        #: Functions that were at work when the last stop had no patience any more.
-        self.unfinished = 0
-        self._stopped: Deferred[None] | None = None
         #: Functions that are waited for, and requests that wait for one of them to end.
         self._running: dict[IncomingCall, Deferred[Any]] = {}
         self._waiting: deque[Message] = deque()
         #: How many of the latter make it look which of them are lost.
         self._many_waiting = concurrency
         self._is_beginning = False
-        self._idle_waiters: list[Deferred[None]] = []
 
     # -- what can be called --------------------------------------------------------------------------
 
@@ -320,11 +315,6 @@ class RPCServer(Service):
         if not self._running:
             self._tell_idle_waiters()
 
-    def _tell_idle_waiters(self) -> None:
-        waiters, self._idle_waiters = self._idle_waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
-
     def _begin_waiting(self) -> None:
         """Begin as many as there is room for; not again within itself, for those that end at once."""
         if self._is_beginning:
@@ -402,24 +392,6 @@ class RPCServer(Service):
 
     # -- stopping ------------------------------------------------------------------------------------
 
-    def stopService(self) -> Deferred[None]:
-        """:meth:`stop`."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        return self.stop()
-
-    def stop(self) -> Deferred[None]:
-        """Take no more requests, wait for the functions at work, and let go of everything; fires when that is done.
-
-        What has not ended after `drain_timeout` is cancelled, and goes back to the queue with what was not begun.
-        It ends within `drain_timeout` and three times `close_timeout`; twice is fine.
-        """
-        if self._stopped is None:
-            self._is_stopping = True
-            self._stopped = Deferred.fromCoroutine(self._stop())
-        waiter: Deferred[None] = Deferred()
-        self._stopped.addBoth(_pass_on, waiter)
-        return waiter
-
     async def _stop(self) -> None:
         starting, self._starting = self._starting, None
         if starting is not None and not starting.called:
@@ -433,7 +405,7 @@ class RPCServer(Service):
             _settle(partial(message.reject, True))
         self.counts.given_back += len(waiting)
         if self._running:
-            await self._within(self.drain_timeout, self._when_idle(), "draining")
+            await self._within(self.drain_timeout, self._wait_for_idle(), "draining")
         self.unfinished = len(self._running)
         for running in list(self._running.values()):
             try:
@@ -447,23 +419,6 @@ class RPCServer(Service):
             await self._within(self.close_timeout, closing, "closing")
         self._waiting.clear()  # what came when the consumer could not be cancelled in order
         self._is_stopping = False
-
-    def stop_now(self) -> None:
-        """Cut a stop short that waits for functions at work, as if `drain_timeout` were over."""
-        if self._is_stopping:
-            self._tell_idle_waiters()
-
-    def _when_idle(self) -> Deferred[None]:
-        waiter: Deferred[None] = Deferred()
-        self._idle_waiters.append(waiter)
-        return waiter
-
-    async def _within(self, seconds: float, deferred: Deferred[Any], what: str) -> None:
-        """Wait for it that long; how it ends is only logged."""
-        try:
-            await deferred.addTimeout(seconds, self.connection.reactor)
-        except Exception as error:
-            _log.warn("{what} did not end in order: {error}", what=what, error=f"{type(error).__name__}: {error}")
 
     def __repr__(self) -> str:
         state = "stopping" if self._is_stopping else "consuming" if self._consumer is not None else "idle"
@@ -488,10 +443,6 @@ def _as_deferred(awaitable: Any) -> Deferred[Any]:
 
 async def _wait_for(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
-
-
-def _pass_on(outcome: Any, waiter: Deferred[Any]) -> None:
-    waiter.callback(outcome)
 
 
 def _log_failure(failure: Failure, what: str) -> None:

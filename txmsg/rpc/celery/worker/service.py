@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, TypeVar, overload
 
-from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -33,6 +32,7 @@ from txmsg.rpc.celery.worker.outcomes import not_registered, task_revoked
 from txmsg.rpc.celery.worker.outgoing import Outgoing, celery_queue
 from txmsg.rpc.celery.worker.refusing import refuse, settle
 from txmsg.rpc.celery.worker.task import Tasks
+from txmsg.rpc.stopping import StoppingService, pass_on
 
 __all__ = ["CeleryWorker"]
 
@@ -46,7 +46,7 @@ _AGAIN_FIRST, _AGAIN_MOST = 1.0, 30.0
 _LONGEST_WAIT = 3600.0
 
 
-class CeleryWorker(Service):
+class CeleryWorker(StoppingService):
     """Runs tasks; a Twisted service, or `start()` and `stop()`.
 
     connection: Connection, or a URL for one of its own.  Results go over another one to the same broker.
@@ -64,7 +64,8 @@ class CeleryWorker(Service):
     default_queue: str | None -- for tasks that follow others and name no queue; None: the first of `queues`.
     hostname: str | None -- by which control requests name it; None: a new one.
     control: bool -- hear requests on `celery.pidbox`: revoke, ping, inspect.
-    drain_timeout: float -- seconds that tasks at work are given at a stop, 10.
+    drain_timeout: float -- seconds that tasks at work are given at a stop, 10.  What has not ended then goes back to
+        its queue, or, where it was acked already, its client is told (WorkerLostError).
     close_timeout: float -- seconds for each thing that then remains, 5.
     retry_policy -- of what it publishes.   wall_clock -- seconds since 1970, for eta and expires.
     """
@@ -97,7 +98,7 @@ class CeleryWorker(Service):
                 raise ConfigurationError(f"the timeouts of a worker are seconds from 0, not {seconds!r}")
         serializers.accept(accept)
         self._owns_connection = isinstance(connection, str)
-        self.connection = Connection(connection) if isinstance(connection, str) else connection
+        super().__init__(Connection(connection) if isinstance(connection, str) else connection, _log)
         del connection
         self.tasks = _tasks_of(tasks)
         given = [queues] if isinstance(queues, Queue | str) else list(queues)
@@ -121,10 +122,6 @@ class CeleryWorker(Service):
         self.following = Following(self.outgoing, default_queue or self.queues[0].name)
         self._intakes: list[Intake] = []
         self._starting: Deferred[None] | None = None
-        self._is_stopping = False
-        #: Tasks that were at work when the last stop had no patience any more.
-        self.unfinished = 0
-        self._stopped: Deferred[None] | None = None
         #: Tasks that run, that wait for a place, and that wait for their eta.
         self.executions_running: dict[Execution, None] = {}
         self.executions_waiting: deque[Execution] = deque()
@@ -132,7 +129,6 @@ class CeleryWorker(Service):
         self._held_by_id: dict[str, Execution] = {}
         #: Answers to what is not run, under way.
         self._answering: set[Deferred[Any]] = set()
-        self._idle_waiters: list[Deferred[None]] = []
         #: Waits before it consumes again.
         self._waiting_again: set[Deferred[None]] = set()
         self._is_beginning = False
@@ -177,7 +173,7 @@ class CeleryWorker(Service):
             starting = self._starting = Deferred.fromCoroutine(self._start())
             starting.addErrback(self._not_started)
         waiter: Deferred[None] = Deferred()
-        starting.addBoth(_pass_on, waiter)
+        starting.addBoth(pass_on, waiter)
         return waiter
 
     def _not_started(self, failure: Failure) -> Failure:
@@ -383,25 +379,6 @@ class CeleryWorker(Service):
 
     # -- stopping --------------------------------------------------------------------------------------
 
-    def stopService(self) -> Deferred[None]:
-        """:meth:`stop`."""
-        super().stopService()  # type: ignore[no-untyped-call]
-        return self.stop()
-
-    def stop(self) -> Deferred[None]:
-        """Take no more tasks, wait for those at work and for their results, and let go of everything; fires then.
-
-        What was not begun goes back to its queue.  What has not ended after `drain_timeout` is cancelled: it goes back,
-        too, if it was not acked yet, or else its client is told (WorkerLostError).
-        It ends within `drain_timeout` and four times `close_timeout`; twice is fine.
-        """
-        if self._stopped is None:
-            self._is_stopping = True
-            self._stopped = Deferred.fromCoroutine(self._stop())
-        waiter: Deferred[None] = Deferred()
-        self._stopped.addBoth(_pass_on, waiter)
-        return waiter
-
     async def _stop(self) -> None:
         starting, self._starting = self._starting, None
         if starting is not None and not starting.called:
@@ -434,34 +411,14 @@ class CeleryWorker(Service):
         await self._within(self.close_timeout, _all(ending), "closing")
         self._is_stopping = False
 
-    def stop_now(self) -> None:
-        """Cut a stop short that waits for tasks at work, as if `drain_timeout` were over."""
-        if self._is_stopping:
-            self._tell_idle_waiters()
-
     def _when_idle(self) -> Deferred[None]:
         if not self.executions_running and not self._answering:
             return succeed(None)
-        waiter: Deferred[None] = Deferred()
-        self._idle_waiters.append(waiter)
-        return waiter
+        return self._wait_for_idle()
 
     def _tell_if_idle(self) -> None:
         if not self.executions_running and not self._answering:
             self._tell_idle_waiters()
-
-    def _tell_idle_waiters(self) -> None:
-        waiters, self._idle_waiters = self._idle_waiters, []
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(None)
-
-    async def _within(self, seconds: float, deferred: Deferred[Any], what: str) -> None:
-        """Wait for it that long; how it ends is only logged."""
-        try:
-            await deferred.addTimeout(seconds, self.connection.reactor)
-        except Exception as error:
-            _log.warn("{what} did not end in order: {error}", what=what, error=f"{type(error).__name__}: {error}")
 
     def __repr__(self) -> str:
         state = "stopping" if self._is_stopping else "consuming" if self.is_consuming else "idle"
@@ -479,11 +436,6 @@ def _tasks_of(given: Any) -> Tasks:
 def _all(deferreds: Iterable[Deferred[Any]]) -> Deferred[Any]:
     """All of them; how each ends does not matter."""
     return DeferredList(list(deferreds), consumeErrors=True)
-
-
-def _pass_on(outcome: Any, waiter: Deferred[Any]) -> Any:
-    waiter.callback(outcome)
-    return None if isinstance(outcome, Failure) else outcome
 
 
 def _ignore(failure: Failure) -> None:
